@@ -1,0 +1,139 @@
+package cell
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Runtime makes containers on one machine.
+//
+// All methods may be called by any number of goroutines. The conformance suite is
+// celltest.Run.
+type Runtime interface {
+	// Create makes a container: its root, its private writable view of each layer, its
+	// addresses; nothing runs in it yet. All or nothing. The note is durable before Create
+	// returns. An ID that exists is an error that wraps fs.ErrExist.
+	Create(ctx context.Context, c Creation) (Container, error)
+	// Containers lists what there is, what survived our own restart included.
+	Containers(ctx context.Context) ([]Container, error)
+	// Capacity tells what this machine offers in all.
+	Capacity(ctx context.Context) (Resources, error)
+}
+
+// Creation says what container to make.
+type Creation struct {
+	// ID names the container: 1 to 128 of a-z, A-Z, 0-9, "-", "_" and ".", and no
+	// leading ".".
+	ID     string
+	Spec   Spec
+	Layers []Layer
+	// Note is opaque to the Runtime, at most 256 KiB, and given back by Info.
+	Note []byte
+}
+
+// Layer is a lower, shared, read-only tree, such as a droplet. The container sees a
+// private writable view of it at Dir.
+type Layer struct {
+	Digest string // SHA-256 of the archive, hex; the key under which a Runtime shares it
+	Dir    string // where it is seen in the container
+	// Open returns the archive (tar, tar.gz or zip). It is called only if the Runtime
+	// lacks Digest.
+	Open func(context.Context) (io.ReadCloser, error)
+}
+
+// Info describes a container.
+type Info struct {
+	ID      string
+	Spec    Spec
+	Note    []byte
+	Created time.Time
+	// Addresses of the Spec's ports, in their order, as seen from this machine.
+	Addresses []Address
+}
+
+// Address tells where a port of a container is reached.
+type Address struct {
+	// Port is the port inside the container. Where containers share the machine's network
+	// (cell/process) it is the one that the Runtime chose.
+	Port int `json:"port"`
+	// Host is "host:port" to dial from this machine.
+	Host string `json:"host"`
+}
+
+// Container is one container. All methods may be called by any number of goroutines;
+// after Destroy they fail with an error that wraps fs.ErrNotExist.
+type Container interface {
+	Info() Info
+	// StreamIn unpacks a tar stream below dir, which it makes if need be. Entries that
+	// would leave dir are refused.
+	StreamIn(ctx context.Context, dir string, tar io.Reader) error
+	// StreamOut yields the regular file at path; absent: fs.ErrNotExist. A link that
+	// leaves the container is not followed.
+	StreamOut(ctx context.Context, path string) (io.ReadCloser, error)
+	// Run starts a process. Many can run in one container. stdio's writers get the
+	// output as it comes; Running.Wait returns after the last byte.
+	Run(ctx context.Context, p Process, stdio IO) (Running, error)
+	// Destroy ends all processes at once and removes everything. Idempotent; it works
+	// also if ctx ends midway and it is called again.
+	Destroy(ctx context.Context) error
+}
+
+// Attacher is a power of containers that outlive the program that made them: to find a
+// process that was started before, by its Process.ID, and all of its output from the
+// beginning, as far as it is kept. A process that ended meanwhile is found too, with its true exit.
+// Absent: fs.ErrNotExist.
+type Attacher interface {
+	Attach(ctx context.Context, processID string, stdio IO) (Running, error)
+}
+
+// Pather is a power of containers whose paths are not the container's own: it tells what
+// a container path is called by the processes inside. cell/process has it: "/tmp/app"
+// becomes a folder of the instance.
+type Pather interface {
+	Path(containerPath string) string
+}
+
+// IO receives a process's output. A nil writer discards. Writers must not block for long.
+type IO struct {
+	Stdout, Stderr io.Writer
+}
+
+// Running is a process that was started.
+type Running interface {
+	// Wait returns when the process has ended and its output was delivered, or with an
+	// error when ctx ends or its end cannot be learned. Any number of callers.
+	Wait(ctx context.Context) (Exit, error)
+	// Signal sends "TERM", "KILL", "INT", "HUP", "QUIT", "USR1" or "USR2" to the process and the processes
+	// it started. To a process that has ended: nil.
+	Signal(ctx context.Context, name string) error
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	// Code is the exit status; 128 + the signal's number if a signal ended it.
+	Code int `json:"code"`
+	// Signal is the name of the signal that ended it ("KILL"), else "".
+	Signal string `json:"signal,omitempty"`
+	// OutOfMemory tells that the memory limit ended it.
+	OutOfMemory bool      `json:"outOfMemory,omitempty"`
+	Time        time.Time `json:"time"`
+}
+
+// Resources is what a machine has, or what work takes of it.
+type Resources struct {
+	Memory     int64 `json:"memory"` // bytes
+	Disk       int64 `json:"disk"`   // bytes
+	Containers int   `json:"containers"`
+
+	// The rest describes a Runtime and is not counted.
+
+	// Isolation is the level: "memory", "none", "landlock", "namespaces" or "containerd".
+	Isolation string `json:"isolation,omitempty"`
+	// Enforced names the limits that are enforced: "memory", "disk", "pids", "cpu", "nofile".
+	Enforced []string `json:"enforced,omitempty"`
+	// Survives tells that containers outlive the program that made them.
+	Survives bool `json:"survives,omitempty"`
+	// Stacks that are offered.
+	Stacks []string `json:"stacks,omitempty"`
+}

@@ -1,0 +1,115 @@
+package cell
+
+import (
+	"time"
+)
+
+// Work is the one description of something to run: a task (no Health: done when it exits)
+// or an instance of a long-running process. It is plain data and travels as JSON.
+//
+// Paths are those of a container with a root filesystem: "/tmp/app", "/home/vcap". Where a
+// Runtime has none, it gives each a folder of the container (see [Pather]); the text
+// "{{path /tmp/app}}" in arguments and environment values is replaced by what the path
+// is called inside.
+type Work struct {
+	// ID names it on its cell for ever: no other work may have had it. The form is that
+	// of Creation.ID.
+	ID       string        `json:"id"`
+	Spec     Spec          `json:"spec"`
+	Layers   []Input       `json:"layers,omitempty"` // shared by digest
+	Inputs   []Input       `json:"inputs,omitempty"` // private copies, put in before the process starts
+	Process  Process       `json:"process"`
+	Sidecars []Process     `json:"sidecars,omitempty"` // codependent: one ends, all end
+	Health   *Health       `json:"health,omitempty"`
+	Outputs  []Output      `json:"outputs,omitempty"`
+	Timeout  time.Duration `json:"timeout,omitempty"` // of the whole; 0: none
+	Log      LogTag        `json:"log"`
+	// LRP and Index tell a scheduler which instance this is; opaque to the cell.
+	LRP   string `json:"lrp,omitempty"`
+	Index int    `json:"index,omitempty"`
+}
+
+// Spec is what a container must be.
+type Spec struct {
+	Stack  string `json:"stack,omitempty"` // "" is the cell's first
+	Image  string `json:"image,omitempty"`
+	Memory int64  `json:"memory,omitempty"` // bytes; 0: no limit
+	Disk   int64  `json:"disk,omitempty"`   // bytes; 0: no limit
+	CPU    int    `json:"cpu,omitempty"`    // weight, 1 to 100
+	PIDs   int    `json:"pids,omitempty"`
+	NoFile int    `json:"nofile,omitempty"`
+	User   string `json:"user,omitempty"` // "" is the Runtime's default
+	// Ports to reach from outside, in the container's own numbers.
+	Ports []int `json:"ports,omitempty"`
+	// Isolation is the least level that will do; "" takes any.
+	Isolation string `json:"isolation,omitempty"`
+}
+
+// Process is a program to run in a container.
+type Process struct {
+	// ID names it within its container; "" is "main".
+	ID   string   `json:"id,omitempty"`
+	Path string   `json:"path"` // a program or, if it begins with "lifecycle:", a role: "lifecycle:builder"
+	Args []string `json:"args,omitempty"`
+	// Env holds "K=V" and is the whole environment apart from what the Agent adds
+	// (CF_INSTANCE_*, PORT, …); later wins.
+	Env []string `json:"env,omitempty"`
+	Dir string   `json:"dir,omitempty"`
+	// Grace is the time from SIGTERM to SIGKILL. 0: SIGKILL at once.
+	Grace time.Duration `json:"grace,omitempty"`
+}
+
+// Source says where bytes are: "blob:KEY", "package:ID", "https://…", "dir:PATH" (agents
+// of this machine only) or "inline:BASE64".
+type Source string
+
+// Input is something to put into a container.
+type Input struct {
+	Source Source `json:"source"`
+	// Dir is where the archive is unpacked. tar, tar.gz and zip are known by their content.
+	Dir string `json:"dir"`
+	// SHA256 of the archive; "": not checked.
+	SHA256 string `json:"sha256,omitempty"`
+	// Name is for the line "Downloading NAME..."; "": no line.
+	Name string `json:"name,omitempty"`
+	// Optional: a failure to fetch it is told and passed over.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// Output is a file to take out of a container when its process has ended.
+type Output struct {
+	Path string `json:"path"`
+	// Key is where Save puts it.
+	Key string `json:"key,omitempty"`
+	// Name is for the line "Uploading NAME..."; "": no line.
+	Name string `json:"name,omitempty"`
+	// MaxBytes, if not 0, is the largest size; a larger file fails the work.
+	MaxBytes int64 `json:"maxBytes,omitempty"`
+	// Inline: the bytes come back in Status.Outputs, not as a blob.
+	Inline bool `json:"inline,omitempty"`
+	// OnFailure: also taken when the process failed, if it is there.
+	OnFailure bool `json:"onFailure,omitempty"`
+}
+
+// Health says how the health of an instance is learned.
+type Health struct {
+	// Type is "port" (the default), "http" or "process".
+	Type string `json:"type,omitempty"`
+	// Endpoint is the path that "http" asks for.
+	Endpoint string `json:"endpoint,omitempty"`
+	// StartTimeout: not healthy by then is a crash. 0: 60 s; negative: no end.
+	StartTimeout time.Duration `json:"startTimeout,omitempty"`
+	// Interval between probes once healthy. 0: 30 s. Before that it is StartInterval (0: 2 s,
+	// with quicker first tries).
+	Interval      time.Duration `json:"interval,omitempty"`
+	StartInterval time.Duration `json:"startInterval,omitempty"`
+	// Timeout of one probe. 0: 1 s.
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// LogTag is what each line of a work is labelled with.
+type LogTag struct {
+	App    string `json:"app,omitempty"`
+	Source string `json:"source,omitempty"` // of the process: "STG", "APP/PROC/WEB"
+	Index  int    `json:"index,omitempty"`
+}

@@ -1,0 +1,115 @@
+package lrp
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/logs"
+)
+
+// ID names a Desired. Its work is immutable: a changed template is a new ID, as with
+// Cloud Foundry's process_guid.
+type ID string
+
+// Desired is a long-running process as it is wanted.
+type Desired struct {
+	ID        ID  `json:"id"`
+	Instances int `json:"instances"` // 0 or more
+	// Work is the template of each instance; ID, LRP and Index are filled in by WorkFor.
+	Work cell.Work `json:"work"`
+	// Annotation is opaque to the Scheduler.
+	Annotation string `json:"annotation,omitempty"`
+}
+
+// State is where an instance stands, in Cloud Foundry's words.
+type State string
+
+// The states of an instance.
+const (
+	Unclaimed State = "UNCLAIMED" // on no cell: waiting to be placed
+	Claimed   State = "CLAIMED"   // a cell has it and is making it ready
+	Running   State = "RUNNING"   // healthy
+	Crashed   State = "CRASHED"   // waiting for its next try
+)
+
+// Instance is one instance as it is.
+type Instance struct {
+	LRP       ID             `json:"lrp"`
+	Index     int            `json:"index"`
+	GUID      string         `json:"guid,omitempty"` // the id of its work; "" while on no cell
+	Cell      string         `json:"cell,omitempty"`
+	State     State          `json:"state"`
+	Since     time.Time      `json:"since"`
+	Addresses []cell.Address `json:"addresses,omitempty"`
+	Crashes   int            `json:"crashes,omitempty"`
+	// LastCrash tells how it ended last.
+	LastCrash *Crash `json:"lastCrash,omitempty"`
+	// Next is when a Crashed instance is tried again; zero: never.
+	Next time.Time `json:"next,omitzero"`
+	// PlacementError says why an Unclaimed instance found no place.
+	PlacementError string `json:"placementError,omitempty"`
+}
+
+// Crash is a report of one end that was not asked for.
+type Crash struct {
+	Time    time.Time   `json:"time"`
+	Reason  cell.Reason `json:"reason,omitempty"`
+	Failure string      `json:"failure"`
+	Exit    *cell.Exit  `json:"exit,omitempty"`
+	Last    []string    `json:"last,omitempty"` // newest lines
+}
+
+// Event is one change of an instance.
+type Event struct {
+	Instance Instance `json:"instance,omitzero"`
+	Gone     bool     `json:"gone,omitempty"`   // the instance is no more
+	Synced   bool     `json:"synced,omitempty"` // all that was is told; changes follow
+	Rev      uint64   `json:"rev"`
+}
+
+// ErrCompacted is what Watch yields if the changes since a revision are no longer kept.
+var ErrCompacted = errors.New("lrp: revision is no longer kept, list again")
+
+// Scheduler keeps long-running processes as they are wanted. All methods may be called by
+// any number of goroutines. The conformance suite is lrptest.Run.
+//
+// Optional powers, found by assertion: [Restarter], and staging.TaskRunner.
+type Scheduler interface {
+	// Apply says what is wanted. Durable on return; the effect follows. Idempotent by d.ID:
+	// applied again, Instances and Annotation may differ, Work may not ([ErrImmutable]).
+	Apply(ctx context.Context, d Desired) error
+	// Remove ends all instances. Unknown: nil.
+	Remove(ctx context.Context, id ID) error
+	// Instances returns the rows of a process in order of Index; unknown: none.
+	Instances(ctx context.Context, id ID) ([]Instance, error)
+	// Watch with after 0 yields every instance, then Synced, then each change; with a
+	// revision it yields each change since (and ErrCompacted if they are no longer kept).
+	// It ends when ctx does.
+	Watch(ctx context.Context, after uint64) iter.Seq2[Event, error]
+}
+
+// Restarter is an optional power of a Scheduler.
+type Restarter interface {
+	// Restart stops one instance and starts it anew; its crashes are forgotten.
+	Restart(ctx context.Context, id ID, index int) error
+}
+
+// Runner is what a Scheduler that owns goroutines has; the platform runs it.
+type Runner interface {
+	// Run works until ctx ends and returns when all that it started has ended.
+	Run(ctx context.Context) error
+	// Ready is closed when every cell has told what it runs.
+	Ready() <-chan struct{}
+}
+
+// LogReader is an optional power of a Scheduler: to read the lines of all its works.
+type LogReader interface {
+	// Logs calls out with each line of each work, once, in order for each work.
+	Logs(out func(logs.Line))
+}
+
+// ErrImmutable says that a Desired was applied again with another Work.
+var ErrImmutable = errors.New("lrp: the work of a process cannot change; use a new ID")

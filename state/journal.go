@@ -1,0 +1,39 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"iter"
+)
+
+// Row is one row as a Journal keeps it.
+type Row struct {
+	Table string
+	Key   string
+	// Rev is the revision of the batch that wrote it last.
+	Rev uint64
+	// Value is the encoded row; nil in a Batch says that the row is deleted.
+	Value []byte
+}
+
+// Batch is a set of changes that become durable together.
+type Batch struct {
+	Rev  uint64 // the last committed revision + 1
+	Rows []Row  // at most one for each table and key
+}
+
+// ErrFenced is returned by a Journal that another writer has taken over.
+var ErrFenced = errors.New("state: another writer has taken the journal over")
+
+// Journal is the durable home of the rows; it knows no queries. It is called by one
+// goroutine at a time. The conformance suite is statetest.Run.
+type Journal interface {
+	// Load yields every row, in any order, and the revision of the newest batch (0: none).
+	Load(ctx context.Context) (rev uint64, rows iter.Seq2[Row, error], err error)
+	// Commit makes a batch durable, all or nothing, before it returns. A batch whose Rev was
+	// committed already: nil, and nothing is done. A Rev that is neither that nor the next
+	// is an error. After any error but ErrFenced the caller repeats the same batch, for the
+	// first try may have been done.
+	Commit(ctx context.Context, b Batch) error
+	Close() error
+}
