@@ -25,6 +25,10 @@ type Request struct {
 	Stack      string   `json:"stack,omitempty"`
 	// Env is the app's environment, "K=V"; later wins.
 	Env []string `json:"env,omitempty"`
+	// Application is VCAP_APPLICATION; nil: made of App and AppName.
+	Application json.RawMessage `json:"application,omitempty"`
+	// Services is VCAP_SERVICES; nil: not set.
+	Services json.RawMessage `json:"services,omitempty"`
 	// Memory and Disk in bytes are raised to at least 1 GiB and 4 GiB.
 	Memory int64 `json:"memory,omitempty"`
 	Disk   int64 `json:"disk,omitempty"`
