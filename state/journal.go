@@ -26,14 +26,16 @@ type Batch struct {
 var ErrFenced = errors.New("state: another writer has taken the journal over")
 
 // Journal is the durable home of the rows; it knows no queries. It is called by one
-// goroutine at a time. The conformance suite is statetest.Run.
+// goroutine at a time, though not always the same. The conformance suite is statetest.Run.
 type Journal interface {
 	// Load yields every row, in any order, and the revision of the newest batch (0: none).
+	// The Value of a yielded Row belongs to the caller: the Journal doesn't write to it again.
 	Load(ctx context.Context) (rev uint64, rows iter.Seq2[Row, error], err error)
-	// Commit makes a batch durable, all or nothing, before it returns. A batch whose Rev was
-	// committed already: nil, and nothing is done. A Rev that is neither that nor the next
-	// is an error. After any error but ErrFenced the caller repeats the same batch, for the
-	// first try may have been done.
+	// Commit makes a batch durable, all or nothing, before it returns. A batch with the Rev
+	// of the newest committed one: nil, and nothing is done. A Rev that is neither that nor
+	// the next is an error. Deleting a row that isn't there is no error. After any error but
+	// ErrFenced the caller repeats the same batch, for the first try may have been done.
 	Commit(ctx context.Context, b Batch) error
+	// Close lets go of what the Journal holds. Nothing else is called after it.
 	Close() error
 }
