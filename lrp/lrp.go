@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
-	"github.com/dewpoint-go/dewpoint/logs"
 )
 
 // ID names a Desired. Its work is immutable: a changed template is a new ID, as with
@@ -62,12 +61,15 @@ type Crash struct {
 	Last    []string    `json:"last,omitempty"` // newest lines
 }
 
-// Event is one change of an instance.
+// Event is one change of an instance. It may hold several steps: a crash and the claim of
+// the next try can come as one.
 type Event struct {
 	Instance Instance `json:"instance,omitzero"`
 	Gone     bool     `json:"gone,omitempty"`   // the instance is no more
 	Synced   bool     `json:"synced,omitempty"` // all that was is told; changes follow
-	Rev      uint64   `json:"rev"`
+	// Rev given to Watch goes on after this Event. Of changes made together each but the
+	// last carries the revision before, so nothing is missed, and some may be told twice.
+	Rev uint64 `json:"rev"`
 }
 
 // ErrCompacted is what Watch yields if the changes since a revision are no longer kept.
@@ -76,7 +78,7 @@ var ErrCompacted = errors.New("lrp: revision is no longer kept, list again")
 // Scheduler keeps long-running processes as they are wanted. All methods may be called by
 // any number of goroutines. The conformance suite is lrptest.Run.
 //
-// Optional powers, found by assertion: [Restarter], and staging.TaskRunner.
+// Optional powers, found by assertion: [Restarter], [Runner], and staging.TaskRunner.
 type Scheduler interface {
 	// Apply says what is wanted. Durable on return; the effect follows. Idempotent by d.ID:
 	// applied again, Instances and Annotation may differ, Work may not ([ErrImmutable]).
@@ -93,7 +95,8 @@ type Scheduler interface {
 
 // Restarter is an optional power of a Scheduler.
 type Restarter interface {
-	// Restart stops one instance and starts it anew; its crashes are forgotten.
+	// Restart stops one instance and starts it anew; its crashes are forgotten. Durable on
+	// return; the effect follows. No such instance: an error that wraps fs.ErrNotExist.
 	Restart(ctx context.Context, id ID, index int) error
 }
 
@@ -103,12 +106,6 @@ type Runner interface {
 	Run(ctx context.Context) error
 	// Ready is closed when every cell has told what it runs.
 	Ready() <-chan struct{}
-}
-
-// LogReader is an optional power of a Scheduler: to read the lines of all its works.
-type LogReader interface {
-	// Logs calls out with each line of each work, once, in order for each work.
-	Logs(out func(logs.Line))
 }
 
 // ErrImmutable says that a Desired was applied again with another Work.
