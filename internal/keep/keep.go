@@ -14,4 +14,5 @@ import (
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/text/cases"
 	_ "golang.org/x/text/unicode/norm"
+	_ "modernc.org/sqlite"
 )

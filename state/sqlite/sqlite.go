@@ -1,0 +1,165 @@
+// Package sqlite is the durable journal of one machine: rows in one SQLite file.
+//
+// It is a pure Go SQLite, so nothing has to be installed. The file is in WAL mode with full
+// synchronisation: what Commit returned for survives a power cut. One program at a time may
+// have it open; a second one is refused.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"path/filepath"
+
+	_ "modernc.org/sqlite" // the driver, called "sqlite"
+
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// Journal keeps rows in an SQLite file.
+type Journal struct {
+	path string
+	db   *sql.DB
+	conn *sql.Conn // the one connection: it holds the file's lock
+	rev  uint64
+}
+
+var _ state.Journal = (*Journal)(nil)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS rows (tbl TEXT NOT NULL, key BLOB NOT NULL, rev INTEGER NOT NULL, value BLOB NOT NULL,
+	PRIMARY KEY (tbl, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (id INTEGER PRIMARY KEY CHECK (id = 1), rev INTEGER NOT NULL);
+INSERT OR IGNORE INTO meta (id, rev) VALUES (1, 0);`
+
+// Open opens the journal in the file at path and makes it if it is not there; its folder
+// must exist. A file that another program has open, or that is no journal, is an error that
+// says so.
+func Open(ctx context.Context, path string) (*Journal, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	// locking_mode EXCLUSIVE keeps the lock from the first write on, so that two programs
+	// cannot write the same revision.
+	q := url.Values{"_pragma": {"busy_timeout(500)", "locking_mode(EXCLUSIVE)", "journal_mode(WAL)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(abs), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	j := &Journal{path: path, db: db}
+	if err := j.prepare(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open journal %s: %w; is another program using it, or may you not write there?", path, err)
+	}
+	return j, nil
+}
+
+func (j *Journal) prepare(ctx context.Context) error {
+	conn, err := j.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, schema); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	if err := conn.QueryRowContext(ctx, "SELECT rev FROM meta").Scan(&j.rev); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	j.conn = conn
+	return nil
+}
+
+// Load yields every row, in order of table and key.
+func (j *Journal) Load(ctx context.Context) (uint64, iter.Seq2[state.Row, error], error) {
+	if err := j.conn.QueryRowContext(ctx, "SELECT rev FROM meta").Scan(&j.rev); err != nil {
+		return 0, nil, fmt.Errorf("load journal %s: %w", j.path, err)
+	}
+	return j.rev, func(yield func(state.Row, error) bool) {
+		rows, err := j.conn.QueryContext(ctx, "SELECT tbl, key, rev, value FROM rows")
+		if err != nil {
+			yield(state.Row{}, fmt.Errorf("load journal %s: %w", j.path, err))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r state.Row
+			var key []byte
+			if err := rows.Scan(&r.Table, &key, &r.Rev, &r.Value); err != nil {
+				yield(state.Row{}, fmt.Errorf("load journal %s: %w", j.path, err))
+				return
+			}
+			r.Key = string(key)
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(state.Row{}, fmt.Errorf("load journal %s: %w", j.path, err))
+		}
+	}, nil
+}
+
+// Commit writes a batch in one transaction.
+func (j *Journal) Commit(ctx context.Context, b state.Batch) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("commit revision %d to journal %s: %w", b.Rev, j.path, err)
+		}
+	}()
+	// The file may be ahead of us after an uncertain commit: ask it, not our memory.
+	tx, err := j.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	var rev uint64
+	if err := tx.QueryRowContext(ctx, "SELECT rev FROM meta").Scan(&rev); err != nil {
+		return err
+	}
+	switch {
+	case b.Rev == rev && rev > 0:
+		return nil
+	case b.Rev != rev+1:
+		return fmt.Errorf("the journal is at revision %d", rev)
+	}
+	if err := write(ctx, tx, b); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func write(ctx context.Context, tx *sql.Tx, b state.Batch) error {
+	put, err := tx.PrepareContext(ctx, "INSERT INTO rows (tbl, key, rev, value) VALUES (?, ?, ?, ?) ON CONFLICT (tbl, key) DO UPDATE SET rev = excluded.rev, value = excluded.value")
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	del, err := tx.PrepareContext(ctx, "DELETE FROM rows WHERE tbl = ? AND key = ?")
+	if err != nil {
+		return err
+	}
+	defer del.Close()
+	for _, r := range b.Rows {
+		if r.Value == nil {
+			_, err = del.ExecContext(ctx, r.Table, []byte(r.Key))
+		} else {
+			_, err = put.ExecContext(ctx, r.Table, []byte(r.Key), int64(b.Rev), r.Value) //nolint:gosec // revisions stay far below 2^63
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE meta SET rev = ?", int64(b.Rev)) //nolint:gosec // as above
+	return err
+}
+
+// Close lets go of the file.
+func (j *Journal) Close() error {
+	return errors.Join(j.conn.Close(), j.db.Close())
+}
