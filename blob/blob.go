@@ -28,20 +28,24 @@ type Info struct {
 // context does, with an error that wraps the context's.
 // The conformance suite is blobtest.Run.
 type Store interface {
-	// Put stores what r yields until io.EOF. All or nothing: if r fails, ctx ends or the
-	// store breaks, nothing can be seen under key, and an earlier blob of that key stays
-	// as it was. Durable on return. Of concurrent writers of one key, one whole blob wins.
-	// The Info has Size and SHA256.
+	// Put stores what r yields until io.EOF. All or nothing: if r fails or ctx ends, nothing
+	// can be seen under key, and an earlier blob of that key stays as it was. Only when the
+	// store itself breaks at the very end (an answer is lost, a sync fails) may the whole new
+	// blob be there despite the error; a part of one never is. Durable on return. Of concurrent writers of one key, one whole blob wins.
+	// The Info has Size and SHA256. ctx is looked at between reads of r: to end a read
+	// that blocks is up to whoever made r.
 	Put(ctx context.Context, key string, r io.Reader) (Info, error)
 	// Get opens a blob. If there is none: errors.Is(err, fs.ErrNotExist). A reader that
-	// is open goes on to deliver the same bytes if the key is deleted or put again.
+	// is open goes on to deliver the same bytes if the key is deleted or put again; ctx
+	// has to last as long as the reader does.
 	Get(ctx context.Context, key string) (io.ReadCloser, error)
 	// Stat tells size; absent as for Get.
 	Stat(ctx context.Context, key string) (Info, error)
 	// Delete removes a blob; absent is nil.
 	Delete(ctx context.Context, key string) error
 	// List yields the blobs whose keys begin with prefix, in byte order of keys, one
-	// after the other; the first error ends it.
+	// after the other; the first error ends it. A blob that is put or deleted meanwhile may
+	// be missing or present; all others are yielded exactly once.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 }
 
