@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
+	"time"
 )
 
 // Defaults of [Limits].
@@ -75,6 +77,18 @@ type Stats struct {
 	Bytes              int64
 }
 
+// Entry is one entry of an archive.
+type Entry struct {
+	// Name is as the archive has it.
+	Name string
+	// Mode holds permission bits and at most one of fs.ModeDir and fs.ModeSymlink.
+	Mode    fs.FileMode
+	Size    int64
+	ModTime time.Time
+	// Link is the target of a link.
+	Link string
+}
+
 // EntryError says why an archive was refused. It is about the archive, never about the
 // disk or the source that it was read from.
 type EntryError struct {
@@ -109,7 +123,7 @@ func refuse(name, format string, args ...any) error {
 // Extract unpacks the archive that r holds into dir, a directory of root ("" or "." is root
 // itself) that is made if it is not there. Whether r is tar, tar.gz or zip is told by its
 // first bytes; a zip is first copied to a temporary file. Files that are there already are
-// replaced like earlier entries.
+// replaced like earlier entries. The position of r afterwards is not defined.
 //
 // Permission bits and times are kept; set-uid, set-gid, sticky bits and owners are not.
 // The mode of dir itself is left alone. A refused archive is an *EntryError; what was
@@ -117,6 +131,11 @@ func refuse(name, format string, args ...any) error {
 // next chunk; it can't interrupt a Read of r that blocks.
 func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limits) (Stats, error) {
 	l = l.withDefaults()
+	if f, ok := r.(*os.File); ok {
+		if z, size := zipFile(f); z != nil {
+			return ExtractZip(ctx, root, dir, z, size, l)
+		}
+	}
 	src := &source{ctx: ctx, r: r}
 	br := bufio.NewReaderSize(src, 64<<10)
 	head, err := br.Peek(4)
@@ -130,12 +149,34 @@ func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limi
 		g := newGunzip(br)
 		defer g.Close()
 		return unpack(ctx, root, dir, l, src, func(t *tree) error { return t.tar(g) })
-	case string(head) == "PK\x03\x04" || string(head) == "PK\x05\x06":
+	case isZip(head):
 		return spoolZip(ctx, root, dir, src, br, l)
 	default:
 		return unpack(ctx, root, dir, l, src, func(t *tree) error { return t.tar(br) })
 	}
 	return Stats{}, explain(l, src, err)
+}
+
+func isZip(head []byte) bool {
+	return string(head) == "PK\x03\x04" || string(head) == "PK\x05\x06"
+}
+
+// zipFile returns what is left of f if that is a zip in a file of its own, which need not
+// be copied.
+func zipFile(f *os.File) (io.ReaderAt, int64) {
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil, 0
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	var head [4]byte
+	if err == nil {
+		_, err = f.ReadAt(head[:], at)
+	}
+	if err != nil || !isZip(head[:]) {
+		return nil, 0
+	}
+	return io.NewSectionReader(f, at, fi.Size()-at), fi.Size() - at
 }
 
 // ExtractZip is Extract for a zip that can be read in place.

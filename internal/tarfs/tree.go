@@ -4,30 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"sort"
 	"strings"
-	"time"
-
-	"golang.org/x/text/cases"
-	"golang.org/x/text/unicode/norm"
 )
-
-// Entry is one entry of an archive.
-type Entry struct {
-	// Name is as the archive has it.
-	Name string
-	// Mode holds permission bits and at most one of fs.ModeDir and fs.ModeSymlink.
-	Mode    fs.FileMode
-	Size    int64
-	ModTime time.Time
-	// Link is the target of a link.
-	Link string
-}
 
 // tree writes entries below one directory.
 //
@@ -40,12 +23,10 @@ type tree struct {
 	base  *os.Root
 	open  []level
 	stats Stats
-	count int
 	left  int64
+	names names
 	dirs  map[string]Entry // modes and times to set at the end
 	check []string         // symbolic links to resolve at the end
-	seed  maphash.Seed
-	seen  map[uint64]uint64 // hash of the (folded) name: hash of the exact one
 	buf   []byte
 }
 
@@ -65,14 +46,10 @@ func newTree(ctx context.Context, root *os.Root, dir string, l Limits) (*tree, e
 	if err != nil {
 		return nil, fmt.Errorf("open folder to unpack into: %w", err)
 	}
-	t := &tree{
-		ctx: ctx, l: l, base: base, left: l.Bytes, seed: maphash.MakeSeed(),
+	return &tree{
+		ctx: ctx, l: l, base: base, left: l.Bytes, names: newNames(l),
 		dirs: map[string]Entry{}, buf: make([]byte, 128<<10),
-	}
-	if l.Unique || l.Fold {
-		t.seen = map[uint64]uint64{}
-	}
-	return t, nil
+	}, nil
 }
 
 func (t *tree) close() {
@@ -155,60 +132,13 @@ func (t *tree) openDir(at *os.Root, name, part string) (*os.Root, error) {
 	return sub, nil
 }
 
-// admit checks what all entries have in common and returns the clean name.
+// admit is what all entries go through first; it returns the clean name.
 func (t *tree) admit(e Entry) (string, error) {
 	if err := t.ctx.Err(); err != nil {
 		return "", err
 	}
-	if t.count++; t.l.Entries > 0 && t.count > t.l.Entries {
-		return "", refuse("", "it holds more than %d entries", t.l.Entries)
-	}
-	name, err := clean(e.Name, t.l)
-	if err != nil {
-		return "", err
-	}
-	if t.seen != nil {
-		err = t.once(e, name)
-	}
-	return name, err
+	return t.names.admit(e)
 }
-
-// once refuses names that were there before, by the rules of Unique and Fold.
-func (t *tree) once(e Entry, name string) error {
-	if name == "." {
-		return nil
-	}
-	if t.l.Fold {
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			exact := maphash.String(t.seed, dir) | 1
-			folded := maphash.String(t.seed, fold(dir))
-			was, ok := t.seen[folded]
-			if ok && was|1 != exact {
-				return refuse(e.Name, "its folder differs from another only in case or Unicode form")
-			}
-			if ok {
-				break // and so are its parents
-			}
-			t.seen[folded] = exact
-		}
-	}
-	// The last bit tells a name that an entry had from a folder that was only on the way.
-	exact, key := maphash.String(t.seed, name)|1, maphash.String(t.seed, name)
-	if t.l.Fold {
-		key = maphash.String(t.seed, fold(name))
-	}
-	was, ok := t.seen[key]
-	switch {
-	case ok && was|1 != exact:
-		return refuse(e.Name, "its name differs from another only in case or Unicode form")
-	case ok && was&1 == 0 && t.l.Unique:
-		return refuse(e.Name, "its name occurs twice")
-	}
-	t.seen[key] = exact &^ 1
-	return nil
-}
-
-func fold(s string) string { return norm.NFC.String(cases.Fold().String(norm.NFD.String(s))) }
 
 // add makes one entry; body is read only for a file.
 func (t *tree) add(e Entry, body io.Reader) error {
