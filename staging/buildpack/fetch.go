@@ -1,0 +1,160 @@
+package buildpack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// download fetches a zip. One whose digest is known and that lies here is not fetched again.
+func (b *Runner) download(ctx context.Context, l location, want string, say func(string)) (archive, error) {
+	if want != "" {
+		dir, err := b.folderOfArchives()
+		if err != nil {
+			return archive{}, err
+		}
+		file := filepath.Join(dir, want+".zip")
+		if _, err := os.Stat(file); err == nil {
+			say("Downloaded buildpack `" + l.shown + "`")
+			return archive{file: file, sha256: want}, nil
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.url, nil)
+	if err != nil {
+		return archive{}, errors.New("bad URL " + l.shown)
+	}
+	resp, err := b.cfg.Client.Do(req)
+	if err != nil {
+		return archive{}, err // net/http leaves the password out
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		err := fmt.Errorf("GET %s: %s", l.shown, resp.Status)
+		if resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
+			return archive{}, fmt.Errorf("%w: %w", errGone, err)
+		}
+		return archive{}, err
+	}
+	var size int64
+	a, err := b.store(ctx, ".zip", func(w io.Writer) (err error) {
+		size, err = io.Copy(w, io.LimitReader(resp.Body, b.cfg.MaxFetch+1))
+		return err
+	})
+	switch {
+	case err != nil:
+		return archive{}, err
+	case size > b.cfg.MaxFetch:
+		_ = os.Remove(a.file)
+		return archive{}, fmt.Errorf("%w: %s is larger than %s", errInvalid, l.shown, bytesText(b.cfg.MaxFetch))
+	case want != "" && a.sha256 != want:
+		_ = os.Remove(a.file)
+		return archive{}, fmt.Errorf("%w: %s has sha256 %s; the catalogue says %s", errInvalid, l.shown, a.sha256, want)
+	}
+	if err := checkZip(a.file); err != nil {
+		_ = os.Remove(a.file)
+		return archive{}, fmt.Errorf("%w (%s)", err, l.shown)
+	}
+	say(fmt.Sprintf("Downloaded buildpack `%s` (%s)", l.shown, bytesText(size)))
+	return a, nil
+}
+
+// errGone marks a location that will not answer better next time.
+var errGone = fmt.Errorf("%w", os.ErrNotExist)
+
+// clone fetches a git repository, its newest commit if the server can give that alone, and
+// packs it.
+func (b *Runner) clone(ctx context.Context, l location, say func(string)) (archive, error) {
+	dir, err := b.folderOfArchives()
+	if err != nil {
+		return archive{}, err
+	}
+	tmp, err := os.MkdirTemp(dir, ".git-*")
+	if err != nil {
+		return archive{}, err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	tree := filepath.Join(tmp, "tree")
+	args := []string{"clone", "--quiet", "--recurse-submodules"}
+	if l.branch != "" {
+		args = append(args, "--branch", l.branch)
+	}
+	_, err = b.git(ctx, tmp, append(args, "--depth", "1", "--", l.url, tree)...)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, exec.ErrNotFound) {
+		_ = os.RemoveAll(tree)
+		_, err = b.git(ctx, tmp, append(args, "--", l.url, tree)...)
+	}
+	if err != nil {
+		return archive{}, fmt.Errorf("git clone %s: %w", l.shown, redacted(err, l))
+	}
+	commit, err := b.git(ctx, tmp, "-C", tree, "rev-parse", "--short", "HEAD")
+	if err != nil {
+		return archive{}, err
+	}
+	if _, err := folderStamp(ctx, tree); err != nil {
+		return archive{}, fmt.Errorf("%w: %s has no /bin dir", errInvalid, l.shown)
+	}
+	a, err := b.store(ctx, ".tar", func(w io.Writer) error { return pack(ctx, w, tree) })
+	if err != nil {
+		return archive{}, err
+	}
+	say(fmt.Sprintf("Cloned buildpack `%s` at %s", l.shown, commit))
+	return a, nil
+}
+
+// git runs git so that it asks nobody, reads no settings of this machine and touches no
+// files of it, whatever a repository's submodules name.
+func (b *Runner) git(ctx context.Context, home string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, b.cfg.Git, args...)
+	cmd.Dir = home
+	cmd.WaitDelay = 300 * time.Millisecond // its children may hold the pipes
+	cmd.Env = append(append([]string{}, b.cfg.BaseEnv...),
+		"HOME="+home, "XDG_CONFIG_HOME="+home, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull,
+		"GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=http:https:git:ssh", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "LC_ALL=C")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return strings.TrimSpace(stdout.String()), nil
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("%w; install git on this machine, or give the URL of a zip", err)
+	}
+	text := strings.TrimSpace(stderr.String())
+	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
+		text = text[i+1:]
+	}
+	return "", fmt.Errorf("%w: %s", err, text)
+}
+
+// redacted takes a URL's password out of what git said.
+func redacted(err error, l location) error {
+	if l.url == l.shown || !strings.Contains(err.Error(), l.url) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), l.url, l.shown))
+}
+
+// bytesText writes a size as Cloud Foundry does: 1.2M.
+func bytesText(n int64) string {
+	f, unit := float64(n), "B"
+	for _, u := range []string{"K", "M", "G"} {
+		if f < 1024 {
+			break
+		}
+		f, unit = f/1024, u
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%dB", n)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") + unit
+}
