@@ -1,0 +1,123 @@
+package resourcematch
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Cloud Foundry's fingerprint is SHA-1; SHA-256 stands beside it
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const chunk = 256 << 10
+
+// digests are both sums of one content, taken in one pass.
+type digests struct {
+	sha1, sha256 hash.Hash
+	n            int64
+}
+
+func newDigests() *digests { return &digests{sha1: sha1.New(), sha256: sha256.New()} }
+
+func (d *digests) Write(p []byte) (int, error) {
+	d.sha1.Write(p)
+	d.sha256.Write(p)
+	d.n += int64(len(p))
+	return len(p), nil
+}
+
+func (d *digests) reset() {
+	d.sha1.Reset()
+	d.sha256.Reset()
+	d.n = 0
+}
+
+func (d *digests) into(f *Fingerprint) {
+	var b [sha256.Size]byte
+	f.SHA1 = hex.EncodeToString(d.sha1.Sum(b[:0]))
+	f.SHA256 = hex.EncodeToString(d.sha256.Sum(b[:0]))
+	f.Size = d.n
+}
+
+// hashAll fills the digests of the regular files in.
+func hashAll(ctx context.Context, items []item, o ScanOptions) error {
+	workers := o.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	var (
+		mu   sync.Mutex // guards prog and calls of o.Progress
+		prog Progress
+		next atomic.Int64
+	)
+	for i := range items {
+		if items[i].open != nil {
+			prog.TotalFiles++
+			prog.TotalBytes += items[i].Size
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error {
+			buf, d := make([]byte, chunk), newDigests()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(items) {
+					return nil
+				}
+				it := &items[i]
+				if it.open == nil {
+					continue
+				}
+				if err := hashOne(ctx, it, d, buf); err != nil {
+					return err
+				}
+				if o.Progress != nil {
+					mu.Lock()
+					prog.Files++
+					prog.Bytes += it.Size
+					o.Progress(prog)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+func hashOne(ctx context.Context, it *item, d *digests, buf []byte) error {
+	r, err := it.open()
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	defer r.Close()
+	d.reset()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.Read(buf)
+		d.Write(buf[:n])
+		if d.n > it.Size {
+			break // it grows while it is read, or the archive lies: the limit was held against Size
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return readFailed(it.Path, err)
+		}
+	}
+	if d.n != it.Size {
+		return &Error{Reason: Changed, Path: it.Path, Detail: "its size changed while it was read"}
+	}
+	d.into(&it.Fingerprint)
+	return nil
+}
