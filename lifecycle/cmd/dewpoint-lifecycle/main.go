@@ -1,0 +1,19 @@
+// Dewpoint-lifecycle is the small program to give to cells whose host program should not,
+// or cannot, be run inside containers. Build it without cgo:
+//
+//	CGO_ENABLED=0 go build -trimpath -ldflags=-s ./lifecycle/cmd/dewpoint-lifecycle
+//
+// and pass its path in lifecycle.Config.Source.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+func main() {
+	fmt.Fprintf(os.Stderr, "%s is run by a cell under the name of a role: check, init, builder, launcher or shell\n", lifecycle.ProgramName)
+	os.Exit(2)
+}

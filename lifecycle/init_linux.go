@@ -1,0 +1,128 @@
+package lifecycle
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const hasSubreaper = true
+
+func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// childAttr has the process die with init. The kernel watches the thread that forked: ours is
+// the main one, to which init functions are locked.
+func childAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// processStart returns when a process started, in clock ticks since boot; false if it is
+// not there or only its status is.
+func processStart(pid int) (uint64, bool) {
+	s, ok := stat(pid)
+	return s.start, ok && s.state != 'Z' && s.state != 'X'
+}
+
+type procStat struct {
+	state         byte
+	ppid, session int
+	start         uint64
+}
+
+func stat(pid int) (procStat, bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return procStat{}, false
+	}
+	return parseStat(b)
+}
+
+// parseStat reads /proc/PID/stat (proc(5)); the name, in parentheses, may hold anything.
+func parseStat(b []byte) (s procStat, ok bool) {
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return s, false
+	}
+	f := strings.Fields(string(b[i+1:]))
+	if len(f) < 20 || len(f[0]) != 1 {
+		return s, false
+	}
+	var err1, err2, err3 error
+	s.state = f[0][0]
+	s.ppid, err1 = strconv.Atoi(f[1])
+	s.session, err2 = strconv.Atoi(f[3])
+	s.start, err3 = strconv.ParseUint(f[19], 10, 64)
+	return s, err1 == nil && err2 == nil && err3 == nil
+}
+
+// killDescendants kills what descends from a process. What is being forked meanwhile needs
+// another call.
+func killDescendants(pid int) {
+	for _, child := range children(pid) {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+		killDescendants(child)
+	}
+}
+
+func children(pid int) (all []int) {
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, t := range tasks {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t.Name()))
+		if os.IsNotExist(err) {
+			if _, ok := stat(pid); ok {
+				return childrenByParent(pid) // a kernel without that file
+			}
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}
+
+func childrenByParent(pid int) []int {
+	return processes(func(s procStat) bool { return s.ppid == pid })
+}
+
+func processes(which func(procStat) bool) (all []int) {
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		n, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		if s, ok := stat(n); ok && s.state != 'Z' && which(s) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// killSession ends what an init that vanished has left: the session of its process.
+func killSession(s started) error {
+	if s.Process == 0 {
+		return nil
+	}
+	for _, pid := range processes(func(p procStat) bool { return p.session == s.Process && p.start >= s.ProcessStart }) {
+		if err := signalProcess(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func limitFiles(n uint64) error {
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n})
+}

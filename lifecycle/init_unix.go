@@ -1,0 +1,314 @@
+//go:build unix
+
+package lifecycle
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	killAll   = syscall.SIGWINCH // asks init to kill; harmless to a process that does not know
+	killWait  = 5 * time.Second  // for all that was killed to be gone
+	drainWait = time.Second      // for the pipes to end after that
+)
+
+func initSignal(s syscall.Signal) syscall.Signal {
+	if s == syscall.SIGKILL {
+		return killAll
+	}
+	return s
+}
+
+func signalProcess(pid int, s syscall.Signal) error {
+	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] -- prog args…
+type initRole struct {
+	state, dir string
+	output     int64
+	nofile     uint64
+	args       []string
+
+	out     *outputWriter
+	readers sync.WaitGroup
+	pipes   []*os.File // read ends
+	signals chan os.Signal
+	main    int  // PID; 0: did not start
+	reaped  bool // main's number may be another's now
+}
+
+func runInit(args []string, ready func(error)) int {
+	r := &initRole{signals: make(chan os.Signal, 64)}
+	exit, err := r.start(args)
+	ready(err)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		return 1
+	}
+	silence()
+	if exit == nil {
+		e := r.wait()
+		exit = &e
+	}
+	r.out.close(time.Now())
+	for record(r.state, exitFile, exit) != nil {
+		// The disk may be full. Nobody can know the exit but from here.
+		time.Sleep(time.Second)
+	}
+	return 0
+}
+
+// start returns an exit if the process could not be started, which is the process's
+// failure, and an error for init's own.
+func (r *initRole) start(args []string) (*Exit, error) {
+	if err := r.parse(args); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(r.state, 0o700); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(r.state, startedFile)); err == nil {
+		return nil, fmt.Errorf("%s is the state of another process; each needs a folder of its own", r.state)
+	}
+	_, _ = syscall.Setsid() // fails if we lead a group already: as good
+	becomeSubreaper()
+	// SIGPIPE is caught, not ignored: what is ignored stays so in the process.
+	signal.Notify(r.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE, killAll)
+	r.out = newOutputWriter(r.state, r.output)
+	if r.nofile > 0 {
+		if err := limitFiles(r.nofile); err != nil {
+			return nil, fmt.Errorf("set nofile to %d: %w", r.nofile, err)
+		}
+	}
+	self := started{PID: os.Getpid(), Boot: bootID(), Time: time.Now().UTC()}
+	self.Start, _ = processStart(self.PID)
+	if err := record(r.state, startedFile, self); err != nil {
+		return nil, err
+	}
+	code, err := r.exec()
+	if err != nil {
+		return r.refuse(code, err), nil
+	}
+	self.Process = r.main
+	self.ProcessStart, _ = processStart(r.main)
+	if err := record(r.state, startedFile, self); err != nil {
+		r.killRest()
+		return nil, err
+	}
+	return nil, nil
+}
+
+func (r *initRole) parse(args []string) (err error) {
+	fl := flag.NewFlagSet("init", flag.ContinueOnError)
+	fl.SetOutput(io.Discard)
+	fl.StringVar(&r.state, "state", "", "")
+	fl.StringVar(&r.dir, "dir", "", "")
+	fl.Int64Var(&r.output, "output", 0, "")
+	fl.Uint64Var(&r.nofile, "nofile", 0, "")
+	if err := fl.Parse(args); err != nil {
+		return err
+	}
+	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] -- PROGRAM [ARG…]")
+	}
+	r.state, err = filepath.Abs(r.state)
+	return err
+}
+
+// exec starts the process; the code is what a shell gives when it cannot.
+func (r *initRole) exec() (code int, err error) {
+	if r.dir != "" {
+		if err := os.Chdir(r.dir); err != nil {
+			return 126, err
+		}
+	}
+	path, err := r.program()
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return 126, fmt.Errorf("%s: permission denied", r.args[0])
+		}
+		return 127, fmt.Errorf("%s: not found", r.args[0])
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 126, err
+	}
+	defer null.Close()
+	files := []uintptr{null.Fd()}
+	for _, kind := range []byte{frameStdout, frameStderr} {
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			return 126, err
+		}
+		defer pw.Close()
+		files = append(files, pw.Fd())
+		r.pipes = append(r.pipes, pr)
+		r.readers.Go(func() { r.copy(kind, pr) })
+	}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: childAttr()}
+	r.main, err = syscall.ForkExec(path, r.args, attr)
+	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
+		r.main, err = syscall.ForkExec("/bin/sh", append([]string{"sh", path}, r.args[1:]...), attr)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return 127, fmt.Errorf("%s: its interpreter or loader is not there", path)
+	case err != nil:
+		return 126, fmt.Errorf("%s: %w", path, err)
+	}
+	return 0, nil
+}
+
+// program returns the file to run. "lifecycle:ROLE" is a role of this very program.
+func (r *initRole) program() (string, error) {
+	if role, ok := strings.CutPrefix(r.args[0], "lifecycle:"); ok {
+		r.args[0] = role
+		return os.Executable()
+	}
+	path, err := exec.LookPath(r.args[0])
+	if errors.Is(err, exec.ErrDot) {
+		err = nil
+	}
+	return path, err
+}
+
+func (r *initRole) copy(kind byte, from *os.File) {
+	buf := make([]byte, frameHeader+maxFrame)
+	for {
+		n, err := from.Read(buf[frameHeader:])
+		if n > 0 {
+			r.out.write(kind, time.Now(), buf[:frameHeader+n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// refuse tells on standard error why there is no process.
+func (r *initRole) refuse(code int, err error) *Exit {
+	r.drain()
+	now := time.Now().UTC()
+	r.out.write(frameStderr, now, append(make([]byte, frameHeader), err.Error()+"\n"...))
+	return &Exit{Code: code, Time: now}
+}
+
+// wait forwards signals until the process has ended, then ends all that it left.
+func (r *initRole) wait() Exit {
+	ended := make(chan Exit, 1)
+	none := make(chan struct{})
+	go reap(r.main, ended, none)
+	for {
+		select {
+		case s := <-r.signals:
+			r.forward(s.(syscall.Signal))
+		case e := <-ended:
+			r.reaped = true
+			r.killRest()
+			timeout := time.After(killWait)
+			for left := true; left; {
+				select {
+				case <-none:
+					left = false
+				case <-timeout: // stuck in the kernel
+					left = false
+				case <-time.After(10 * time.Millisecond):
+					r.killRest()
+				}
+			}
+			r.drain()
+			return e
+		}
+	}
+}
+
+func (r *initRole) forward(s syscall.Signal) {
+	switch s {
+	case syscall.SIGPIPE:
+	case killAll:
+		r.killRest()
+	default:
+		_ = syscall.Kill(-r.main, s)
+	}
+}
+
+// killRest kills the process, its group and everything that descends from it.
+func (r *initRole) killRest() {
+	if os.Getpid() == 1 {
+		_ = syscall.Kill(-1, syscall.SIGKILL)
+		return
+	}
+	if !r.reaped || !hasSubreaper {
+		_ = syscall.Kill(-r.main, syscall.SIGKILL)
+	}
+	killDescendants(os.Getpid())
+}
+
+// drain waits for the rest of the output. Somebody may hold a pipe for ever: a child that
+// the kernel won't kill or, where there is no subreaper, one that left the group.
+func (r *initRole) drain() {
+	done := make(chan struct{})
+	go func() { r.readers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drainWait):
+	}
+	for _, p := range r.pipes {
+		_ = p.Close()
+	}
+	<-done
+}
+
+// reap waits for all children. The process's end goes to ended; none closes when no child
+// is left after it.
+func reap(main int, ended chan<- Exit, none chan<- struct{}) {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil: // no child
+			close(none)
+			return
+		case pid == main:
+			ended <- exitOf(ws, time.Now().UTC())
+		}
+	}
+}
+
+func exitOf(ws syscall.WaitStatus, now time.Time) Exit {
+	if ws.Signaled() {
+		return Exit{Code: 128 + int(ws.Signal()), Signal: strings.TrimPrefix(unix.SignalName(ws.Signal()), "SIG"), Time: now}
+	}
+	return Exit{Code: ws.ExitStatus(), Time: now}
+}
+
+// silence lets go of whoever started us, so that its end does not reach us.
+func silence() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	for fd := range 3 {
+		_ = unix.Dup2(int(null.Fd()), fd)
+	}
+	_ = null.Close()
+}
