@@ -1,0 +1,463 @@
+package lrptest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/scheduler/schedulertest"
+)
+
+func testApply(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	if got := b.list("a"); len(got) != 0 {
+		t.Fatalf("an unknown process has instances: %+v", got)
+	}
+	d := process("a", 4)
+	b.apply(d)
+	all := b.running("a", 4)
+	where := map[string]int{}
+	for _, i := range all {
+		where[i.Cell]++
+	}
+	if where["c1"] != 2 || where["c2"] != 2 {
+		t.Errorf("instances are not spread: %v", where)
+	}
+	w := b.live("a")[3].Work
+	if w.LRP != "a" || w.Index != 3 || w.Log.Index != 3 || w.Health == nil || w.Process.Grace == 0 {
+		t.Errorf("the work is not that of WorkFor: %+v", w)
+	}
+	b.apply(d)
+	b.settle()
+	if again := b.running("a", 4); again[0].GUID != all[0].GUID || again[3].GUID != all[3].GUID {
+		t.Error("applied again without a change, instances were replaced")
+	}
+}
+
+func testScale(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	b.apply(process("a", 0))
+	b.settle()
+	if got := b.list("a"); len(got) != 0 {
+		t.Fatalf("0 instances are wanted, there are %+v", got)
+	}
+	b.apply(process("a", 3))
+	first := b.running("a", 3)
+	b.apply(process("a", 1))
+	if got := b.running("a", 1); got[0].GUID != first[0].GUID {
+		t.Error("scaled down, the instance that stays was replaced")
+	}
+	b.apply(process("a", 3))
+	again := b.running("a", 3)
+	if again[0].GUID != first[0].GUID || again[2].GUID == first[2].GUID {
+		t.Error("a GUID must stay with its work, and never be used again")
+	}
+	b.apply(process("a", 0))
+	b.running("a", 0)
+}
+
+func testImmutable(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	d := process("a", 1)
+	b.apply(d)
+	b.running("a", 1)
+	d.Work.Process.Path = "other"
+	d.Instances = 2
+	if err := b.s.Apply(b.ctx, d); !errors.Is(err, lrp.ErrImmutable) {
+		t.Fatalf("another work was applied: %v", err)
+	}
+	b.running("a", 1)
+	d = process("a", 1)
+	d.Annotation = "new"
+	b.apply(d)
+}
+
+func testNonsense(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	for _, d := range []lrp.Desired{process("", 1), process("a/b", 1), process("a", -1)} {
+		if err := b.s.Apply(b.ctx, d); err == nil {
+			t.Errorf("%q with %d instances was taken", d.ID, d.Instances)
+		}
+	}
+	b.settle()
+	if n := len(b.cells[0].Works()); n != 0 {
+		t.Errorf("%d works run", n)
+	}
+}
+
+func testRemove(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	if err := b.s.Remove(b.ctx, "unknown"); err != nil {
+		t.Errorf("Remove of an unknown process: %v", err)
+	}
+	b.apply(process("a", 2))
+	b.apply(process("ab", 1)) // a name that begins alike
+	b.running("a", 2)
+	b.running("ab", 1)
+	if err := b.s.Remove(b.ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	b.running("a", 0)
+	b.running("ab", 1)
+	b.apply(process("a", 1))
+	b.running("a", 1)
+}
+
+func testRemoveClaimed(t *testing.T, open Open) {
+	b := start(t, open, schedulertest.Config{ID: "c1", Hold: true})
+	b.apply(process("a", 1))
+	b.await("the cell has it", func() bool { return len(b.live("a")) == 1 })
+	if got := b.list("a"); len(got) != 1 || got[0].State != lrp.Claimed || got[0].Cell != "c1" {
+		t.Fatalf("while its container is made: %+v", got)
+	}
+	if err := b.s.Remove(b.ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	b.running("a", 0)
+}
+
+// testBackoff: crashes 1 and 2 are answered at once, then after 30 s, doubling.
+func testBackoff(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 1))
+	for n := 1; n <= 9; n++ {
+		i := b.running("a", 1)[0]
+		if i.Crashes != n-1 || !i.Next.IsZero() {
+			t.Fatalf("before crash %d: %+v", n, i)
+		}
+		b.finish(i, 17)
+		crashed := time.Now()
+		b.settle()
+		wait, _ := lrp.Backoff(n)
+		if wait > 0 {
+			got := b.list("a")[0]
+			if got.State != lrp.Crashed || got.Crashes != n || !got.Next.Equal(crashed.Add(wait)) || got.GUID != "" || got.Cell != "" {
+				t.Fatalf("after crash %d: %+v, next must be %v", n, got, crashed.Add(wait))
+			}
+			time.Sleep(wait - time.Nanosecond)
+			b.settle()
+			if got := b.list("a")[0]; got.State != lrp.Crashed {
+				t.Fatalf("crash %d: started before its time: %+v", n, got)
+			}
+			time.Sleep(time.Nanosecond)
+			b.settle()
+		}
+		got := b.list("a")[0]
+		if got.State != lrp.Running || got.Crashes != n {
+			t.Fatalf("crash %d, %v later: %+v", n, time.Since(crashed), got)
+		}
+		c := got.LastCrash
+		if c == nil || c.Exit == nil || c.Exit.Code != 17 || !strings.Contains(c.Failure, "Exited with status 17") || !c.Time.Equal(crashed) {
+			t.Fatalf("crash %d is told as %+v", n, c)
+		}
+	}
+}
+
+func testCrashLimit(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 1))
+	for n := 1; n <= lrp.CrashLimit; n++ {
+		b.settle()
+		b.finish(b.list("a")[0], 1)
+		b.settle()
+		wait, _ := lrp.Backoff(n)
+		time.Sleep(wait)
+	}
+	time.Sleep(24 * time.Hour)
+	b.settle()
+	if got := b.list("a")[0]; got.State != lrp.Crashed || got.Crashes != lrp.CrashLimit || !got.Next.IsZero() {
+		t.Errorf("after %d crashes and a day: %+v", lrp.CrashLimit, got)
+	}
+}
+
+func testCrashReset(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 1))
+	b.finish(b.running("a", 1)[0], 1)
+	b.finish(b.running("a", 1)[0], 1)
+	b.running("a", 1)
+	time.Sleep(lrp.CrashReset + time.Second)
+	b.finish(b.running("a", 1)[0], 1)
+	b.settle()
+	if got := b.list("a")[0]; got.State != lrp.Running || got.Crashes != 1 {
+		t.Errorf("crashed after five minutes of health: %+v", got)
+	}
+}
+
+func testCrashedScaledDown(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 2))
+	for range 3 {
+		b.settle()
+		b.finish(b.list("a")[1], 1)
+	}
+	b.await("it is CRASHED", func() bool { return b.list("a")[1].State == lrp.Crashed })
+	b.apply(process("a", 1))
+	b.running("a", 1)
+	time.Sleep(time.Minute)
+	b.running("a", 1)
+	if n := len(b.cells[0].Works()); n != 1 {
+		t.Errorf("the cell still knows %d works", n)
+	}
+}
+
+func testRestart(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	r, ok := b.s.(lrp.Restarter)
+	if !ok {
+		t.Skip("it is no lrp.Restarter")
+	}
+	b.apply(process("a", 2))
+	b.finish(b.running("a", 2)[1], 1)
+	before := b.running("a", 2)
+	if err := r.Restart(b.ctx, "a", 1); err != nil {
+		t.Fatal(err)
+	}
+	after := b.running("a", 2)
+	if after[0].GUID != before[0].GUID || after[1].GUID == before[1].GUID || after[1].Crashes != 0 {
+		t.Errorf("restarted index 1: %+v became %+v", before, after)
+	}
+	for range 3 {
+		b.settle()
+		b.finish(b.list("a")[0], 1)
+	}
+	b.await("it is CRASHED", func() bool { return b.list("a")[0].State == lrp.Crashed })
+	if err := r.Restart(b.ctx, "a", 0); err != nil {
+		t.Fatal(err)
+	}
+	b.running("a", 2)
+	if err := r.Restart(b.ctx, "a", 7); err == nil {
+		t.Error("an instance that is not was restarted")
+	}
+}
+
+func testRefused(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	b.cells[0].Refuse(func(cell.Work) string { return "insufficient resources: memory" })
+	b.apply(process("a", 3))
+	for _, i := range b.running("a", 3) {
+		if i.Cell != "c2" || i.Crashes != 0 {
+			t.Errorf("refused by c1: %+v", i)
+		}
+	}
+}
+
+func testNoPlace(t *testing.T, open Open) {
+	b := start(t, open, schedulertest.Config{ID: "c1", Memory: 100 << 20})
+	b.apply(process("a", 2))
+	b.await("one has no place", func() bool {
+		all := b.list("a")
+		return len(all) == 2 && all[0].State == lrp.Running && all[1].PlacementError != ""
+	})
+	i := b.list("a")[1]
+	if i.State != lrp.Unclaimed || !strings.HasPrefix(i.PlacementError, "insufficient resources: memory") || i.Crashes != 0 {
+		t.Errorf("without a place: %+v", i)
+	}
+	// Room for it: it is placed when that happens, and not 30 seconds later.
+	b.apply(process("b", 0))
+	b.apply(process("a", 1))
+	b.running("a", 1)
+	b.apply(process("b", 1))
+	b.await("b waits", func() bool { all := b.list("b"); return len(all) == 1 && all[0].PlacementError != "" })
+	from := time.Now()
+	b.apply(process("a", 0))
+	got := b.running("b", 1)[0]
+	if took := time.Since(from); took >= 30*time.Second || got.PlacementError != "" {
+		t.Errorf("placed %v after there was room: %+v", took, got)
+	}
+	// Nothing that can be seen changes, and yet it is tried again within 30 seconds.
+	b.cells[0].Refuse(func(w cell.Work) string { return "no" })
+	b.apply(process("b", 0))
+	b.running("b", 0)
+	b.apply(process("c", 1))
+	b.settle()
+	b.cells[0].Refuse(nil)
+	from = time.Now()
+	b.running("c", 1)
+	if took := time.Since(from); took > 31*time.Second {
+		t.Errorf("tried again only after %v", took)
+	}
+}
+
+// testFailedStart has the pair: failed and not done, failed but done.
+func testFailedStart(t *testing.T, open Open) {
+	for _, done := range []bool{false, true} {
+		b := start(t, open, one...)
+		left := 2
+		b.cells[0].FailStart(func(cell.Work) (bool, error) {
+			if left--; left >= 0 {
+				return done, errors.New("the connection broke")
+			}
+			return false, nil
+		})
+		b.apply(process("a", 1))
+		if i := b.running("a", 1)[0]; i.Crashes != 0 {
+			t.Errorf("done %v: %+v", done, i)
+		}
+		if n := len(b.cells[0].Works()); n != 1 {
+			t.Errorf("done %v: the cell knows %d works", done, n)
+		}
+	}
+}
+
+func testForgotten(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 2))
+	before := b.running("a", 2)
+	b.cells[0].Forget(before[0].GUID)
+	after := b.running("a", 2)
+	if after[0].GUID == before[0].GUID || after[1].GUID != before[1].GUID {
+		t.Errorf("%+v became %+v", before, after)
+	}
+}
+
+func testCut(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	b.apply(process("a", 4))
+	before := b.running("a", 4)
+	for range 5 {
+		for _, c := range b.cells {
+			c.Cut()
+		}
+		time.Sleep(time.Second)
+	}
+	after := b.running("a", 4)
+	for i := range after {
+		if after[i].GUID != before[i].GUID {
+			t.Errorf("index %d was replaced", i)
+		}
+	}
+	b.cells[0].Cut()
+	b.finish(after[0], 1)
+	if got := b.running("a", 4)[0]; got.Crashes != 1 {
+		t.Errorf("a crash while the stream was broken: %+v", got)
+	}
+}
+
+func testUnwanted(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	d := process("a", 1)
+	b.apply(d)
+	b.running("a", 1)
+	for _, w := range []cell.Work{d.WorkFor(0, "twin"), d.WorkFor(5, "beyond"), {ID: "orphan-task", Process: cell.Process{Path: "x"}}} {
+		if err := b.cells[0].Start(b.ctx, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.await("they are stopped", func() bool { return len(b.cells[0].Works()) == 1 })
+	b.running("a", 1)
+}
+
+func testWatch(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 2))
+	b.running("a", 2)
+	ctx, cancel := context.WithCancel(b.ctx)
+	seen := map[int]lrp.State{}
+	var synced, ended bool
+	var last uint64
+	go func() {
+		defer func() { ended = true }()
+		for e, err := range b.s.Watch(ctx, 0) {
+			switch {
+			case err != nil:
+				t.Errorf("Watch: %v", err)
+			case e.Synced:
+				synced = true
+				if len(seen) != 2 {
+					t.Errorf("synced after %d of 2 instances", len(seen))
+				}
+			case e.Gone:
+				delete(seen, e.Instance.Index)
+			default:
+				seen[e.Instance.Index] = e.Instance.State
+			}
+			if e.Rev < last {
+				t.Errorf("revision %d after %d", e.Rev, last)
+			}
+			last = e.Rev
+		}
+	}()
+	synctest.Wait()
+	if !synced || seen[0] != lrp.Running {
+		t.Fatalf("synced %v, seen %v", synced, seen)
+	}
+	b.apply(process("a", 3))
+	b.running("a", 3)
+	b.settle()
+	if len(seen) != 3 || seen[2] != lrp.Running {
+		t.Errorf("after scaling up: %v", seen)
+	}
+	b.apply(process("a", 1))
+	b.running("a", 1)
+	b.settle()
+	if len(seen) != 1 {
+		t.Errorf("after scaling down: %v", seen)
+	}
+	cancel()
+	b.settle()
+	if !ended {
+		t.Error("Watch did not end with its context")
+	}
+}
+
+func testWatchAfter(t *testing.T, open Open) {
+	b := start(t, open, one...)
+	b.apply(process("a", 1))
+	b.running("a", 1)
+	var rev uint64
+	for e, err := range b.s.Watch(b.ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Synced {
+			rev = e.Rev
+			break
+		}
+	}
+	b.apply(process("a", 3))
+	b.running("a", 3)
+	// Each time only the first event is read, and Watch begins anew after it.
+	var runs []int
+	for range 50 {
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		more := false
+		n := 0
+		for e, err := range b.s.Watch(ctx, rev) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Synced {
+				t.Fatal("Synced after a revision")
+			}
+			if e.Instance.State == lrp.Running && !slices.Contains(runs, e.Instance.Index) {
+				runs = append(runs, e.Instance.Index)
+			}
+			n++
+			if e.Rev != rev { // the revision is complete
+				rev, more = e.Rev, true
+				break
+			}
+		}
+		cancel()
+		if !more {
+			break
+		}
+	}
+	slices.Sort(runs)
+	if !slices.Equal(runs, []int{1, 2}) {
+		t.Errorf("resumed again and again, instances %v were seen to run, not 1 and 2", runs)
+	}
+	for _, err := range b.s.Watch(b.ctx, 1<<60) {
+		if !errors.Is(err, lrp.ErrCompacted) {
+			t.Errorf("after a revision that never was: %v", err)
+		}
+		break
+	}
+}

@@ -1,0 +1,427 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/lrp"
+)
+
+// member is a cell with what is known of it. The Scheduler's mu guards all fields but cell.
+type member struct {
+	cell   cell.Cell
+	id     string // "" until it answered for the first time
+	view   CellView
+	works  map[string]*known
+	loads  map[string]load
+	epoch  uint64 // counts the Watches; a work that was not seen in the newest is gone
+	synced bool
+	lost   bool
+	away   bool      // RemoveCell was called
+	heard  time.Time // of the last answer
+	stop   context.CancelFunc
+	// rewatch ends the Watch that is under way.
+	rewatch context.CancelFunc
+}
+
+// known is a work on a cell.
+type known struct {
+	status   cell.Status
+	epoch    uint64
+	stopping bool          // Stop was called
+	tail     chan struct{} // closed when its last line was read; nil: nobody reads
+	done     chan struct{} // closed when it has ended
+}
+
+// load is what a work takes of a cell.
+type load struct {
+	memory, disk int64
+	lrp          string
+	starting     bool
+}
+
+// AddCell adds a cell; it is served while Run runs. Two cells of one id: the second is
+// left out, with an error in the log.
+func (s *Scheduler) AddCell(c cell.Cell) error {
+	if c == nil {
+		return errors.New("scheduler: AddCell: the cell is nil")
+	}
+	m := &member{cell: c, works: map[string]*known{}, loads: map[string]load{}, heard: s.now()}
+	s.mu.Lock()
+	s.joining = append(s.joining, m)
+	s.unknown = append(s.unknown, m)
+	s.mu.Unlock()
+	s.wake()
+	return nil
+}
+
+// RemoveCell forgets a cell. Its instances are placed elsewhere at once and, as far as it
+// answers, stopped there; tasks on it fail as lost. Unknown: nil.
+func (s *Scheduler) RemoveCell(id string) error {
+	s.mu.Lock()
+	m := s.members[id]
+	if m != nil {
+		m.away, m.lost, m.synced = true, true, false
+		s.removed[id] = true
+		delete(s.members, id)
+		for guid := range m.loads {
+			s.unload(m, guid)
+		}
+		s.view.Cells = slices.DeleteFunc(s.view.Cells, func(c *CellView) bool { return c == &m.view })
+		s.touchCell(id)
+		s.loseTasks(m)
+		if m.stop != nil {
+			m.stop()
+		}
+	}
+	s.mu.Unlock()
+	s.wake()
+	return nil
+}
+
+// launch starts serving the cells that joined.
+func (s *Scheduler) launch(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.joining {
+		mctx, stop := context.WithCancel(ctx)
+		m.stop, m.heard = stop, s.now()
+		s.wg.Go(func() { s.serve(mctx, ctx, m) })
+	}
+	s.joining = nil
+}
+
+// serve is the pump of one cell: it beats and watches until ctx ends.
+func (s *Scheduler) serve(ctx, run context.Context, m *member) {
+	defer m.stop()
+	beat := make(chan struct{})
+	go func() { defer close(beat); s.beat(ctx, m) }()
+	for pause := 50 * time.Millisecond; ctx.Err() == nil; {
+		wctx, cancel := context.WithCancel(ctx)
+		s.mu.Lock()
+		id := m.id
+		m.rewatch = cancel
+		m.epoch++
+		s.mu.Unlock()
+		if id != "" {
+			for e, err := range m.cell.Watch(wctx) {
+				if err != nil {
+					s.log.Warn("watching a cell failed; it is tried again", "cell", id, "error", err)
+					break
+				}
+				s.observe(ctx, m, e)
+				if e.Synced {
+					pause = 50 * time.Millisecond
+				}
+			}
+			s.mu.Lock()
+			m.synced = false
+			s.mu.Unlock()
+		}
+		cancel()
+		sleep(ctx, pause)
+		pause = min(2*pause, time.Second)
+	}
+	<-beat
+	s.mu.Lock()
+	away := m.away
+	var left []string
+	for id := range m.works {
+		left = append(left, id)
+	}
+	s.mu.Unlock()
+	if away && run.Err() == nil {
+		end, cancel := context.WithTimeout(run, s.lostAfter)
+		defer cancel()
+		for _, id := range left {
+			if err := m.cell.Stop(end, id); err != nil {
+				s.log.Warn("a work of a removed cell could not be stopped", "cell", m.id, "work", id, "error", err)
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// beat asks the cell for its State again and again, to learn what it is and whether it answers.
+func (s *Scheduler) beat(ctx context.Context, m *member) {
+	period := s.lostAfter / 3
+	for ctx.Err() == nil {
+		bctx, cancel := context.WithTimeout(ctx, period)
+		st, err := m.cell.State(bctx)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		wait := period
+		if err != nil {
+			s.missed(m)
+			// What is down may be up soon, and a call that hung has waited long enough.
+			wait = period / 8
+		} else if !s.answered(m, st) {
+			return
+		}
+		sleep(ctx, wait)
+	}
+}
+
+// answered notes what a cell says of itself; false: it is not to be served.
+func (s *Scheduler) answered(m *member, st cell.State) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.heard = s.now()
+	if m.id == "" {
+		if st.ID == "" || s.members[st.ID] != nil {
+			s.log.Error("a cell is left out: it has no id, or that of another cell", "cell", st.ID)
+			s.unknown = slices.DeleteFunc(s.unknown, func(x *member) bool { return x == m })
+			m.stop()
+			s.wake()
+			return false
+		}
+		s.join(m, st.ID)
+	}
+	if m.id != st.ID {
+		s.log.Error("a cell changed its id; it counts as silent", "cell", m.id, "says", st.ID)
+		m.view.Reachable = false
+		return true
+	}
+	m.lost = false
+	before := m.view
+	m.view.Zone, m.view.Tags, m.view.Total, m.view.Draining = st.Zone, st.Tags, st.Total, st.Draining
+	m.view.Reachable = m.synced
+	if m.view.Reachable && !before.Reachable || before.Draining && !st.Draining ||
+		st.Total.Memory > before.Total.Memory || st.Total.Disk > before.Total.Disk || st.Total.Containers > before.Total.Containers {
+		s.roomier(m.id)
+	}
+	return true
+}
+
+// join makes a cell that has told its id one of ours. The caller holds mu.
+func (s *Scheduler) join(m *member, id string) {
+	m.id, m.view.ID = id, id
+	s.members[id] = m
+	delete(s.removed, id)
+	s.unknown = slices.DeleteFunc(s.unknown, func(x *member) bool { return x == m })
+	i := sort.Search(len(s.view.Cells), func(i int) bool { return s.view.Cells[i].ID >= id })
+	s.view.Cells = slices.Insert(s.view.Cells, i, &m.view)
+	if m.rewatch != nil {
+		m.rewatch()
+	}
+}
+
+// missed notes that a cell did not answer.
+func (s *Scheduler) missed(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.view.Reachable = false
+	if m.lost || s.now().Sub(m.heard) < s.lostAfter {
+		return
+	}
+	m.lost, m.synced = true, false
+	s.log.Warn("a cell is lost; its instances are replaced", "cell", m.id, "silent", s.now().Sub(m.heard))
+	s.touchCell(m.id)
+	s.loseTasks(m)
+	if m.rewatch != nil {
+		m.rewatch()
+	}
+	s.wake()
+}
+
+// presence is what Reconcile asks for. The caller holds mu.
+func (s *Scheduler) presence(id string) lrp.Presence {
+	m := s.members[id]
+	switch {
+	case m == nil && s.isReady, m != nil && m.lost:
+		return lrp.Lost
+	case m == nil || !m.synced:
+		return lrp.Unknown
+	case m.view.Draining:
+		return lrp.Draining
+	}
+	return lrp.Present
+}
+
+// touchCell has the loop look at every process with an instance on a cell. The caller holds mu.
+func (s *Scheduler) touchCell(id string) {
+	for r := range rows.By(s.db.View(), "cell", id) {
+		s.dirty[r.LRP] = struct{}{}
+	}
+}
+
+// observe takes in one event of a cell.
+func (s *Scheduler) observe(ctx context.Context, m *member, e cell.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.away {
+		return
+	}
+	m.heard = s.now()
+	id := e.Status.ID
+	switch {
+	case e.Synced:
+		s.synced(m)
+	case e.Gone:
+		if st := s.starting[id]; st != nil {
+			st.gone = true
+		}
+		s.gone(m, id)
+	case id != "":
+		s.saw(ctx, m, e.Status)
+	}
+	s.wake()
+}
+
+func (s *Scheduler) synced(m *member) {
+	for id, k := range m.works {
+		if k.epoch < m.epoch {
+			s.gone(m, id)
+			continue
+		}
+		k.stopping = false // a Stop may have been lost with the connection
+		s.checks[check{m, id}] = struct{}{}
+	}
+	m.synced, m.lost, m.view.Reachable = true, false, true
+	s.touchCell(m.id)
+	s.roomier(m.id)
+	for id, t := range s.tasks {
+		if _, on := m.works[id]; t.on == m && !on && s.starting[id] == nil {
+			t.lose()
+		}
+	}
+}
+
+// gone forgets a work. The caller holds mu.
+func (s *Scheduler) gone(m *member, id string) {
+	s.unload(m, id)
+	k := m.works[id]
+	if k == nil {
+		return
+	}
+	delete(m.works, id)
+	k.end()
+	s.dirtyWork(k.status.Work)
+	if t := s.tasks[id]; t != nil && t.on == m {
+		t.lose()
+	}
+	s.roomier(m.id)
+}
+
+func (s *Scheduler) dirtyWork(w *cell.Work) {
+	if w != nil && w.LRP != "" {
+		s.dirty[lrp.ID(w.LRP)] = struct{}{}
+	}
+}
+
+// saw takes in the status of a work. The caller holds mu.
+func (s *Scheduler) saw(ctx context.Context, m *member, st cell.Status) {
+	k := m.works[st.ID]
+	if k == nil {
+		k = &known{done: make(chan struct{})}
+		m.works[st.ID] = k
+	} else if st.Work == nil {
+		st.Work = k.status.Work
+	}
+	ended := st.Phase == cell.PhaseDone && k.status.Phase != cell.PhaseDone
+	k.status, k.epoch = st, m.epoch
+	s.checks[check{m, st.ID}] = struct{}{}
+	s.dirtyWork(st.Work)
+	if st.Work != nil && st.Phase != cell.PhaseDone {
+		s.load(m, *st.Work, st.ID, slices.Contains([]cell.Phase{cell.PhaseAccepted, cell.PhaseCreating, cell.PhaseStarting}, st.Phase))
+	}
+	if t := s.tasks[st.ID]; t != nil && t.on == m {
+		t.tell(st)
+	}
+	s.tail(ctx, m, k)
+	if ended {
+		k.end()
+		s.unload(m, st.ID)
+		s.roomier(m.id)
+	}
+}
+
+func (k *known) end() {
+	select {
+	case <-k.done:
+	default:
+		close(k.done)
+	}
+}
+
+// load counts a work as taking its part of a cell. The caller holds mu.
+func (s *Scheduler) load(m *member, w cell.Work, guid string, starting bool) {
+	old, ok := m.loads[guid]
+	if ok {
+		if old.starting && !starting {
+			m.view.Starting--
+		} else if !old.starting && starting {
+			m.view.Starting++
+		}
+		old.starting = starting
+		m.loads[guid] = old
+		return
+	}
+	l := load{memory: w.Spec.Memory, disk: w.Spec.Disk, lrp: w.LRP, starting: starting}
+	m.loads[guid] = l
+	m.view.Used.Memory += l.memory
+	m.view.Used.Disk += l.disk
+	m.view.Used.Containers++
+	if starting {
+		m.view.Starting++
+	}
+	if l.lrp == "" {
+		m.view.Tasks++
+		return
+	}
+	if s.view.spread[l.lrp] == nil {
+		s.view.spread[l.lrp] = map[string]int{}
+	}
+	s.view.spread[l.lrp][m.id]++
+}
+
+// unload takes a work's part back. Unknown: nothing. The caller holds mu.
+func (s *Scheduler) unload(m *member, guid string) {
+	l, ok := m.loads[guid]
+	if !ok {
+		return
+	}
+	delete(m.loads, guid)
+	m.view.Used.Memory -= l.memory
+	m.view.Used.Disk -= l.disk
+	m.view.Used.Containers--
+	if l.starting {
+		m.view.Starting--
+	}
+	if l.lrp == "" {
+		m.view.Tasks--
+		return
+	}
+	if n := s.view.spread[l.lrp]; n[m.id] > 1 {
+		n[m.id]--
+	} else if delete(n, m.id); len(n) == 0 {
+		delete(s.view.spread, l.lrp)
+	}
+}
+
+// roomier says that more may fit on a cell now. The caller holds mu.
+func (s *Scheduler) roomier(id string) {
+	for key, by := range s.avoid {
+		if delete(by, id); len(by) == 0 {
+			delete(s.avoid, key)
+		}
+	}
+	for id := range s.unplaced {
+		s.dirty[id] = struct{}{}
+	}
+	s.wake()
+}
