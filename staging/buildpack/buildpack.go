@@ -40,6 +40,9 @@ type Config struct {
 	Keep func(ctx context.Context, sha256 string, open func() (io.ReadCloser, error)) (cell.Source, error)
 	// NoCustom refuses URLs in requests; those in the Catalogue are allowed.
 	NoCustom bool
+	// Local lets requests name folders and archives of this machine by their path, or as
+	// "dir:PATH". For programs whose every user owns the machine, never for a server.
+	Local bool
 	// Git is the program to clone with; "": "git".
 	Git string
 	// Client downloads zips; nil: one that gives up after 10 minutes.
@@ -184,6 +187,9 @@ func (b *Runner) choose(r staging.Request) ([]chosen, error) {
 		case ok:
 			list = append(list, chosen{e, e.Name})
 			continue
+		case b.cfg.Local && isLocal(name):
+			list = append(list, chosen{Entry{Name: filepath.Base(name), Location: "dir:" + strings.TrimPrefix(name, "dir:")}, urlKey(name)})
+			continue
 		case nameForm.MatchString(name):
 			text := fmt.Sprintf("there is no buildpack %s", name)
 			if r.Stack != "" {
@@ -202,7 +208,19 @@ func (b *Runner) choose(r staging.Request) ([]chosen, error) {
 	return list, nil
 }
 
-// urlKey is what the builder knows a URL by: it must not fetch again what lies there, and a
+// isLocal tells a path of this machine from a URL and from a name.
+func isLocal(name string) bool {
+	if strings.HasPrefix(name, "dir:") {
+		return true
+	}
+	if strings.Contains(name, "://") {
+		return false
+	}
+	_, err := os.Stat(name)
+	return err == nil || !nameForm.MatchString(name) // a path that is wrong is told as such
+}
+
+// urlKey is what the builder knows a URL or path by: it must not fetch again what lies there, and a
 // URL may hold a comma or a password.
 func urlKey(url string) string { return "url-" + hash64(url) }
 

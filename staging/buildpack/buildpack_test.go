@@ -177,6 +177,23 @@ func TestPlanRefusals(t *testing.T) {
 	}
 }
 
+func TestLocalPathsOnlyWhereTheyAreAllowed(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{"bin/detect": "x"})
+	_, err := open(t, buildpack.Config{}).Plan(t.Context(), stagingtest.Request("x", dir), nil)
+	assert.Equal(t, staging.BuildpackInvalid, reason(t, err).Reason)
+	r := open(t, buildpack.Config{Local: true})
+	for _, name := range []string{dir, "dir:" + dir} {
+		w, err := r.Plan(t.Context(), stagingtest.Request("x", name), nil)
+		require.NoError(t, err)
+		assert.Equal(t, filepath.Base(dir), w.Layers[0].Name)
+	}
+	_, err = r.Plan(t.Context(), stagingtest.Request("x", filepath.Join(dir, "none")), nil)
+	assert.Equal(t, staging.BuildpackUnavailable, reason(t, err).Reason)
+	_, err = r.Plan(t.Context(), stagingtest.Request("x", "none"), nil)
+	assert.Equal(t, staging.BuildpackInvalid, reason(t, err).Reason)
+}
+
 func TestFoldersArePackedTheSameWherever(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"bin/detect": "a", "lib/x/y": "b", ".git/HEAD": "c"}
