@@ -62,7 +62,7 @@ func (e *Error) Error() string {
 	w := words[e.Reason]
 	text := cmp.Or(e.Text, w.text, string(e.Reason))
 	b.WriteString(text)
-	if e.ExitStatus != 0 {
+	if e.ExitStatus != 0 && !strings.Contains(text, fmt.Sprint("status ", e.ExitStatus)) {
 		fmt.Fprintf(&b, " (exit status %d)", e.ExitStatus)
 	}
 	if e.Err != nil && e.Err != context.DeadlineExceeded && e.Err != context.Canceled && !strings.Contains(text, e.Err.Error()) {

@@ -187,6 +187,27 @@ func TestPlacementErrors(t *testing.T) {
 	}
 }
 
+// A fault comes in two kinds: before the work ran, and after it did. The app is free again
+// after both.
+func TestLostOutcome(t *testing.T) {
+	t.Parallel()
+	lost := errors.New("the line is dead")
+	for _, tasks := range []*stagingtest.Tasks{
+		{Before: func(cell.Work) error { return lost }},
+		{After: func(cell.Work) error { return lost }},
+	} {
+		s := open(t, staging.Config{Runner: runner{}, Tasks: tasks})
+		_, err := s.Stage(t.Context(), stagingtest.Request("x"), nil)
+		e, ok := errors.AsType[*staging.Error](err)
+		require.True(t, ok)
+		assert.True(t, e.Retryable)
+		require.ErrorIs(t, err, lost)
+		tasks.Before, tasks.After = nil, nil
+		_, err = s.Stage(t.Context(), stagingtest.Request("x"), nil)
+		require.NoError(t, err)
+	}
+}
+
 func TestStageRefusesWhatItCannotDo(t *testing.T) {
 	t.Parallel()
 	_, err := staging.New(staging.Config{})

@@ -86,19 +86,34 @@ func unavailable(name string, err error) error {
 		Text: "buildpack " + name + " could not be fetched", Err: err}
 }
 
+// turn is whose turn it is to prepare a location.
+type turn struct {
+	taken chan struct{}
+	users int
+}
+
 // lock lets one caller at a time prepare a location.
 func (b *Runner) lock(ctx context.Context, location string) (func(), error) {
 	b.mu.Lock()
-	l, ok := b.locks[location]
-	if !ok {
-		l = make(chan struct{}, 1)
+	l := b.locks[location]
+	if l == nil {
+		l = &turn{taken: make(chan struct{}, 1)}
 		b.locks[location] = l
 	}
+	l.users++
 	b.mu.Unlock()
+	leave := func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(b.locks, location)
+		}
+	}
 	select {
-	case l <- struct{}{}:
-		return func() { <-l }, nil
+	case l.taken <- struct{}{}:
+		return func() { <-l.taken; leave() }, nil
 	case <-ctx.Done():
+		leave()
 		return nil, ctx.Err()
 	}
 }
@@ -175,6 +190,7 @@ func (b *Runner) store(ctx context.Context, ext string, fill func(io.Writer) err
 	if err != nil {
 		return archive{}, err
 	}
+	b.tidy(dir)
 	f, err := os.CreateTemp(dir, ".new-*")
 	if err != nil {
 		return archive{}, err
@@ -198,6 +214,37 @@ func (b *Runner) store(ctx context.Context, ext string, fill func(io.Writer) err
 	a.sha256 = hexSum(sum)
 	a.file = filepath.Join(dir, a.sha256+ext)
 	return a, os.Rename(f.Name(), a.file)
+}
+
+// keepUnused is how long an archive that no location leads to any more is kept: longer than
+// a staging that was planned with it can take.
+const keepUnused = 24 * time.Hour
+
+// tidy removes what earlier states of folders and branches, and crashes, have left. What
+// it cannot remove it leaves for the next time.
+func (b *Runner) tidy(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	used := map[string]bool{}
+	b.mu.Lock()
+	for _, a := range b.known {
+		used[a.file] = true
+	}
+	b.mu.Unlock()
+	for _, e := range entries {
+		file := filepath.Join(dir, e.Name())
+		ours := strings.HasPrefix(e.Name(), ".new-") || strings.HasPrefix(e.Name(), ".git-") || isArchive(e.Name())
+		if fi, err := e.Info(); err == nil && ours && !used[file] && b.cfg.Now().Sub(fi.ModTime()) > keepUnused {
+			_ = os.RemoveAll(file)
+		}
+	}
+}
+
+// isArchive tells the names that store gives.
+func isArchive(name string) bool {
+	return sha256Hex.MatchString(strings.TrimSuffix(name, filepath.Ext(name)))
 }
 
 func (b *Runner) folderOfArchives() (string, error) {

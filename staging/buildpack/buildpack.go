@@ -60,7 +60,7 @@ type Runner struct {
 	mu    sync.Mutex
 	dir   string // where archives are kept; "" until needed
 	temp  bool   // dir is ours to remove
-	locks map[string]chan struct{}
+	locks map[string]*turn
 	known map[string]archive // by path or URL
 }
 
@@ -81,7 +81,7 @@ func New(c Config) (*Runner, error) {
 		c.Now = time.Now
 	}
 	c.Git = cmp.Or(c.Git, "git")
-	return &Runner{cfg: c, dir: c.Dir, locks: map[string]chan struct{}{}, known: map[string]archive{}}, nil
+	return &Runner{cfg: c, dir: c.Dir, locks: map[string]*turn{}, known: map[string]archive{}}, nil
 }
 
 // Close removes the temporary folder, if one was made. Works that were planned and not yet
@@ -111,7 +111,7 @@ func (b *Runner) Open(_ context.Context, s cell.Source) (io.ReadCloser, error) {
 func (b *Runner) planned(file string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.dir != "" && filepath.Dir(file) == filepath.Clean(b.dir) && sha256Hex.MatchString(strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))) {
+	if b.dir != "" && filepath.Dir(file) == filepath.Clean(b.dir) && isArchive(filepath.Base(file)) {
 		return true
 	}
 	for _, a := range b.known {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,12 +47,17 @@ func inline(s *cell.Status, text string) {
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
+	fill(t, dir, files)
+	return dir
+}
+
+func fill(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
 	for name, text := range files {
 		p := filepath.Join(dir, filepath.FromSlash(name))
 		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
 		require.NoError(t, os.WriteFile(p, []byte(text), 0o755))
 	}
-	return dir
 }
 
 func open(t *testing.T, c buildpack.Config, entries ...buildpack.Entry) *buildpack.Runner {
@@ -430,6 +436,24 @@ func TestCloseRemovesTheFolderThatItMade(t *testing.T) {
 	require.NoError(t, r.Close())
 	require.NoFileExists(t, file)
 	require.NoError(t, r.Close())
+}
+
+func TestOldArchivesAreTidiedUp(t *testing.T) {
+	t.Parallel()
+	bp := folder(t, map[string]string{"bin/detect": "1"})
+	now := time.Now()
+	r := open(t, buildpack.Config{Now: func() time.Time { return now }}, buildpack.Entry{Name: "a", Location: "dir:" + bp})
+	var files []string
+	for i, later := range []time.Duration{0, time.Hour, 48 * time.Hour} {
+		now = now.Add(later)
+		require.NoError(t, os.WriteFile(filepath.Join(bp, "bin", "detect"), bytes.Repeat([]byte("x"), i), 0o700))
+		w, err := r.Plan(t.Context(), stagingtest.Request("x"), nil)
+		require.NoError(t, err)
+		files = append(files, strings.TrimPrefix(string(w.Layers[0].Source), "dir:"))
+	}
+	assert.NoFileExists(t, files[0])
+	assert.FileExists(t, files[1], "it was in use until now")
+	assert.FileExists(t, files[2])
 }
 
 func TestKeepSaysWhereArchivesAre(t *testing.T) {
