@@ -65,14 +65,17 @@ type Address struct {
 // after Destroy they fail with an error that wraps fs.ErrNotExist.
 type Container interface {
 	Info() Info
-	// StreamIn unpacks a tar stream below dir, which it makes if need be. Entries that
-	// would leave dir are refused.
-	StreamIn(ctx context.Context, dir string, tar io.Reader) error
+	// StreamIn unpacks an archive (tar, tar.gz or zip, known by its content) below dir,
+	// which it makes if need be, and reads it to its end. Entries that would leave dir are
+	// refused.
+	StreamIn(ctx context.Context, dir string, archive io.Reader) error
 	// StreamOut yields the regular file at path; absent: fs.ErrNotExist. A link that
 	// leaves the container is not followed.
 	StreamOut(ctx context.Context, path string) (io.ReadCloser, error)
 	// Run starts a process. Many can run in one container. stdio's writers get the
-	// output as it comes; Running.Wait returns after the last byte.
+	// output as it comes; Running.Wait returns after the last byte. The process outlives
+	// ctx: when it ends, its output is no longer delivered. A Process.ID that is running
+	// or has run is an error that wraps fs.ErrExist.
 	Run(ctx context.Context, p Process, stdio IO) (Running, error)
 	// Destroy ends all processes at once and removes everything. Idempotent; it works
 	// also if ctx ends midway and it is called again.
@@ -82,7 +85,7 @@ type Container interface {
 // Attacher is a power of containers that outlive the program that made them: to find a
 // process that was started before, by its Process.ID, and all of its output from the
 // beginning, as far as it is kept. A process that ended meanwhile is found too, with its true exit.
-// Absent: fs.ErrNotExist.
+// Absent: fs.ErrNotExist. Output is delivered until ctx ends.
 type Attacher interface {
 	Attach(ctx context.Context, processID string, stdio IO) (Running, error)
 }

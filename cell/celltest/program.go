@@ -1,0 +1,160 @@
+package celltest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+)
+
+// The suites run one program, which does what its arguments say, one after the other:
+//
+//	out=TEXT err=TEXT       prints a line
+//	raw=TEXT                prints TEXT, without a line feed
+//	lines=N                 prints "line 1" to "line N"
+//	exit=N                  ends with status N
+//	wait                    waits for TERM
+//	hang                    waits for KILL
+//	cat=FILE                prints a file, or says "absent FILE"
+//	write=FILE:TEXT         writes a file
+//	env=NAME                prints "NAME=VALUE"
+//	dir                     prints the working folder
+//	serve                   answers HTTP at $PORT with 200 until TERM, then goes on
+//	serve=CODE              the same with another status
+//
+// At its end it exits with 0. MemoryProgram and Main are the two shapes of it.
+
+// machine is what the program needs of its surroundings.
+type machine struct {
+	ctx            context.Context // ends at TERM
+	killed         <-chan struct{} // nil: KILL needs no help
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	read           func(string) ([]byte, error)
+	write          func(string, []byte) error
+	listen         func(port int) (net.Listener, error)
+	dir            string
+}
+
+// MemoryProgram is the suites' program for a cell.Memory.
+func MemoryProgram(ctx context.Context, p cell.MemoryProcess) int {
+	m := machine{ctx: ctx, killed: p.Killed, stdout: p.Stdout, stderr: p.Stderr, getenv: p.Getenv,
+		read: p.ReadFile, listen: p.Listen, dir: p.Dir}
+	m.write = func(name string, b []byte) error { return p.WriteFile(name, b, 0o644) }
+	return m.run(p.Args)
+}
+
+// Main is the suites' program as a process of its own. A test calls it from TestMain, if
+// its arguments say so, and exits with what it returns.
+func Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	m := machine{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, read: os.ReadFile}
+	m.write = func(name string, b []byte) error { return os.WriteFile(name, b, 0o600) }
+	m.listen = func(port int) (net.Listener, error) { return net.Listen("tcp", ":"+strconv.Itoa(port)) }
+	m.dir, _ = os.Getwd()
+	return m.run(args)
+}
+
+func (m machine) run(args []string) int {
+	for _, a := range args {
+		verb, arg, _ := strings.Cut(a, "=")
+		if code, end := m.do(verb, arg); end {
+			return code
+		}
+	}
+	return 0
+}
+
+func (m machine) do(verb, arg string) (code int, end bool) {
+	switch verb {
+	case "out":
+		fmt.Fprintln(m.stdout, arg)
+	case "err":
+		fmt.Fprintln(m.stderr, arg)
+	case "raw":
+		fmt.Fprint(m.stdout, arg)
+	case "lines":
+		n, _ := strconv.Atoi(arg)
+		w := bufio.NewWriter(m.stdout)
+		for i := range n {
+			fmt.Fprintf(w, "line %d\n", i+1)
+		}
+		_ = w.Flush() // a reader that is gone does not concern the program
+	case "exit":
+		n, _ := strconv.Atoi(arg)
+		return n, true
+	case "wait":
+		<-m.ctx.Done()
+	case "hang":
+		<-m.killed
+		return 137, true
+	case "cat":
+		b, err := m.read(arg)
+		if errors.Is(err, fs.ErrNotExist) {
+			b, err = []byte("absent "+arg), nil
+		}
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		fmt.Fprintln(m.stdout, strings.TrimSuffix(string(b), "\n"))
+	case "write":
+		name, text, _ := strings.Cut(arg, ":")
+		if err := m.write(name, []byte(text)); err != nil {
+			fmt.Fprintln(m.stderr, err)
+			return 1, true
+		}
+	case "env":
+		fmt.Fprintln(m.stdout, arg+"="+m.getenv(arg))
+	case "dir":
+		fmt.Fprintln(m.stdout, m.dir)
+	case "serve":
+		return m.serve(arg)
+	default:
+		fmt.Fprintf(m.stderr, "the suites' program does not know %q\n", verb)
+		return 64, true
+	}
+	return 0, false
+}
+
+func (m machine) serve(arg string) (code int, end bool) {
+	status := http.StatusOK
+	if arg != "" {
+		status, _ = strconv.Atoi(arg)
+	}
+	port, err := strconv.Atoi(m.getenv("PORT"))
+	if err != nil {
+		fmt.Fprintln(m.stderr, "PORT:", err)
+		return 1, true
+	}
+	l, err := m.listen(port)
+	if err != nil {
+		fmt.Fprintln(m.stderr, err)
+		return 1, true
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.Copy(w, bytes.NewReader([]byte("hello\n")))
+	}), ReadHeaderTimeout: 0}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = srv.Serve(l) // ends by Close below
+	}()
+	<-m.ctx.Done()
+	srv.Close()
+	<-ended
+	return 0, false
+}

@@ -1,0 +1,275 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// process is one process of a job.
+type process struct {
+	Process
+	source  string
+	main    bool
+	running Running
+	out     [2]*lineWriter
+	done    bool
+}
+
+// ending tells that a process has ended, or that its end cannot be learned.
+type ending struct {
+	p    *process
+	exit Exit
+	err  error
+}
+
+// execution is the time in which a job's processes run.
+type execution struct {
+	j *job
+	// life is longer than the work's context, because processes say something while they
+	// are stopped; it is over when they have ended or the agent leaves them.
+	life     context.Context
+	procs    []*process
+	endings  chan ending
+	exceeded bool // the grace was over
+}
+
+// execute runs the processes to their end. Again: there was none in a container that was
+// found, so it has to be made anew.
+func (j *job) execute(ctx context.Context) (again bool, f *fail) {
+	listen, deaf := context.WithCancel(j.a.ctx)
+	defer deaf()
+	x := &execution{j: j, life: listen, endings: make(chan ending, 1+len(j.work.Sidecars))}
+	f = x.start(ctx)
+	if f != nil && f.reason == reasonAgain {
+		return true, nil
+	}
+	if f == nil {
+		f = x.watch(ctx)
+	}
+	if j.a.ctx.Err() != nil {
+		return false, f // left running
+	}
+	if errors.Is(context.Cause(ctx), errStopped) {
+		j.phase(PhaseStopping)
+		j.say(j.cellSrc, "Cell %s stopping instance %s", j.a.cfg.ID, j.work.ID)
+	}
+	x.end()
+	return false, f
+}
+
+// reasonAgain is not a failure: see execute.
+const reasonAgain Reason = "again"
+
+// start starts all processes, or finds them again.
+func (x *execution) start(ctx context.Context) *fail {
+	j := x.j
+	x.add(j.work.Process, "main", j.work.Log.Source)
+	for i, p := range j.work.Sidecars {
+		name := p.ID
+		if name == "" {
+			name = "sidecar-" + strconv.Itoa(i)
+		}
+		x.add(p, name, j.work.Log.Source+"/SIDECAR/"+strings.ToUpper(name))
+	}
+	x.procs[0].main = true
+	addresses := j.con.Info().Addresses
+	if j.old {
+		j.set(func(s *Status) { s.Addresses, s.Started = addresses, j.con.Info().Created })
+	}
+	for _, p := range x.procs {
+		err := x.begin(ctx, p)
+		if j.old && p.main && errors.Is(err, fs.ErrNotExist) {
+			return &fail{reason: reasonAgain}
+		}
+		if j.old && p.main && errors.Is(err, errors.ErrUnsupported) {
+			return &fail{ReasonLost, "the cell was restarted and cannot find its processes again"}
+		}
+		if err != nil {
+			return &fail{ReasonExit, p.prefix() + "failed to start: " + err.Error()}
+		}
+		go func() {
+			e, err := p.running.Wait(x.life)
+			x.endings <- ending{p, e, err}
+		}()
+	}
+	if !j.old {
+		j.set(func(s *Status) { s.Started = j.a.cfg.Now() })
+	}
+	return nil
+}
+
+func (x *execution) add(p Process, id, source string) {
+	if p.ID == "" {
+		p.ID = id
+	}
+	proc := &process{Process: p, source: source}
+	for i, stderr := range []bool{false, true} {
+		proc.out[i] = &lineWriter{add: func(text string) { x.j.line(source, stderr, text) }}
+	}
+	x.procs = append(x.procs, proc)
+}
+
+func (p *process) prefix() string {
+	if p.source == "" {
+		return ""
+	}
+	return p.source + ": "
+}
+
+// begin starts a process, or attaches to it. Its output comes as long as the agent runs.
+func (x *execution) begin(ctx context.Context, p *process) (err error) {
+	j := x.j
+	stdio := IO{Stdout: p.out[0], Stderr: p.out[1]}
+	if j.old {
+		at, ok := j.con.(Attacher)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		p.running, err = at.Attach(x.life, p.ID, stdio)
+		if err == nil || p.main || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.running, err = j.con.Run(x.life, j.dressed(p.Process), stdio)
+	return err
+}
+
+// watch waits until something ends the work; nil: its process ended well.
+func (x *execution) watch(ctx context.Context) *fail {
+	j := x.j
+	healthCtx, stopHealth := context.WithCancel(ctx)
+	health := make(chan *fail, 1)
+	healthEnded := make(chan struct{})
+	if j.work.Health == nil {
+		j.phase(PhaseRunning)
+		j.settle()
+		close(healthEnded)
+	} else {
+		if !j.old { // what was found is probed first: it may have been running all the time
+			j.phase(PhaseStarting)
+		}
+		go func() {
+			defer close(healthEnded)
+			j.monitor(healthCtx, health)
+		}()
+	}
+	defer func() {
+		stopHealth()
+		<-healthEnded
+	}()
+	select { // an exit is what it is, also if the work is being stopped
+	case e := <-x.endings:
+		return x.ended(e)
+	case f := <-health:
+		return f
+	case <-ctx.Done():
+		return &fail{ReasonStopped, context.Cause(ctx).Error()}
+	}
+}
+
+// ended takes note of an end, and tells what it means for the work.
+func (x *execution) ended(e ending) *fail {
+	p := e.p
+	p.done = true
+	for _, w := range p.out {
+		w.flush()
+	}
+	j := x.j
+	if e.err != nil {
+		if errors.Is(e.err, fs.ErrNotExist) {
+			return &fail{ReasonLost, "missing container"}
+		}
+		return &fail{ReasonLost, "lost track of the process: " + e.err.Error()}
+	}
+	text := "Exit status " + strconv.Itoa(e.exit.Code)
+	how := ""
+	if x.exceeded {
+		text += fmt.Sprintf(" (exceeded %s graceful shutdown interval)", p.Grace)
+	}
+	if e.exit.OutOfMemory {
+		how = " (out of memory)"
+	}
+	j.say(p.source, "%s", text+how)
+	if p.main {
+		j.set(func(s *Status) { s.Exit = &e.exit })
+	}
+	switch task := j.work.Health == nil && j.work.LRP == ""; {
+	case p.main && task && e.exit.Code == 0:
+		return nil
+	case e.exit.Code == 0 && len(j.work.Sidecars) > 0:
+		return &fail{ReasonExit, "Codependent step exited"}
+	}
+	return &fail{ReasonExit, fmt.Sprintf("%sExited with status %d%s", p.prefix(), e.exit.Code, how)}
+}
+
+// lastWait is how long an exit is waited for after KILL.
+const lastWait = time.Second
+
+// end ends what still runs: TERM, the longest Grace, KILL.
+func (x *execution) end() {
+	var left []*process
+	var grace time.Duration
+	for _, p := range x.procs {
+		if p.running != nil && !p.done {
+			left = append(left, p)
+			grace = max(grace, p.Grace)
+		}
+	}
+	if len(left) == 0 {
+		return
+	}
+	ctx, cancel := x.j.cleanup()
+	defer cancel()
+	for _, p := range left {
+		if p.Grace > 0 {
+			x.signal(ctx, p, "TERM")
+		} else {
+			x.signal(ctx, p, "KILL")
+		}
+	}
+	n := x.gather(len(left), grace)
+	if n > 0 && grace > 0 {
+		x.exceeded = true
+		for _, p := range left {
+			if !p.done {
+				x.signal(ctx, p, "KILL")
+			}
+		}
+	}
+	if n > 0 {
+		x.gather(n, lastWait)
+	}
+}
+
+func (x *execution) signal(ctx context.Context, p *process, name string) {
+	if err := p.running.Signal(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		x.j.a.cfg.Logger.Error("signal a process", "cell", x.j.a.cfg.ID, "work", x.j.work.ID, "process", p.ID, "signal", name, "error", err)
+	}
+}
+
+// gather takes up to n ends, for at most d, and returns how many are missing.
+func (x *execution) gather(n int, d time.Duration) int {
+	if d <= 0 {
+		return n
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for n > 0 {
+		select {
+		case e := <-x.endings:
+			x.ended(e)
+			n--
+		case <-t.C:
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,333 @@
+package cell
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/logs"
+)
+
+// job is one work on an Agent. Its goroutine owns it, but for what is said otherwise.
+type job struct {
+	a        *Agent
+	work     Work // never changed
+	accepted time.Time
+	log      *logBuffer
+	cellSrc  string // the Source of lines that the cell itself says
+
+	stop     chan struct{} // closed by Agent.stop
+	stopOnce sync.Once
+
+	settled    chan struct{} // closed when an adopted job's first status is right
+	settleOnce sync.Once
+
+	con    Container
+	old    bool   // con was found, not made
+	buried bool   // a tombstone keeps the status
+	status Status // written under Agent.mu by the job's goroutine, read under it by others
+}
+
+// note is what a container's Note holds.
+type note struct {
+	Work     *Work     `json:"work,omitempty"`
+	Accepted time.Time `json:"accepted,omitzero"`
+	// Status makes the container a tombstone: nothing runs in it, it keeps how a work ended.
+	Status *Status `json:"status,omitempty"`
+}
+
+// tombstone is what the id of a tombstone has after that of its work.
+const tombstone = ".ended"
+
+// fail is how a work failed.
+type fail struct {
+	reason Reason
+	text   string
+}
+
+func (a *Agent) newJob(w Work, accepted time.Time) *job {
+	j := &job{a: a, work: w, accepted: accepted, stop: make(chan struct{}), settled: make(chan struct{}),
+		log: &logBuffer{maxLines: a.cfg.LogLines, maxBytes: a.cfg.LogBytes}, cellSrc: w.Log.Source}
+	if w.Health != nil || w.LRP != "" || w.Log.Source == "" {
+		j.cellSrc = "CELL"
+	}
+	j.status = Status{ID: w.ID, Work: &w, Phase: PhaseAccepted, Since: accepted}
+	return j
+}
+
+func (j *job) say(source, format string, args ...any) {
+	j.line(source, false, fmt.Sprintf(format, args...))
+}
+
+func (j *job) line(source string, stderr bool, text string) {
+	j.log.add(logs.Line{App: j.work.Log.App, Source: source, Index: j.work.Log.Index, Instance: j.work.ID,
+		Time: j.a.cfg.Now(), Stderr: stderr, Text: text})
+}
+
+// set changes the status and tells the watchers.
+func (j *job) set(change func(s *Status)) {
+	j.a.mu.Lock()
+	defer j.a.mu.Unlock()
+	was := j.status.Phase
+	change(&j.status)
+	if j.status.Phase != was {
+		j.status.Since = j.a.cfg.Now()
+	}
+	j.a.publish(j)
+}
+
+func (j *job) phase(p Phase) { j.set(func(s *Status) { s.Phase = p }) }
+
+func (j *job) settle() { j.settleOnce.Do(func() { close(j.settled) }) }
+
+var errTimeout = errors.New("timeout")
+
+// run does the work, and keeps its end until it is asked to forget it.
+func (j *job) run() {
+	defer j.log.close()
+	defer j.settle()
+	if !j.buried {
+		ctx, cancel := context.WithCancelCause(j.a.ctx)
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			select {
+			case <-j.stop:
+				cancel(errStopped)
+			case <-ctx.Done():
+			}
+		}()
+		if t := j.work.Timeout; t > 0 {
+			timer := time.AfterFunc(t-j.a.cfg.Now().Sub(j.accepted), func() { cancel(errTimeout) })
+			defer timer.Stop()
+		}
+		f := j.perform(ctx)
+		left := j.a.ctx.Err() != nil
+		if !left {
+			j.finish(ctx, f)
+		}
+		cancel(nil)
+		<-stopped
+		if left {
+			return
+		}
+	}
+	j.log.close()
+	j.settle()
+	select {
+	case <-j.stop:
+		j.bury()
+		j.a.forget(j)
+	case <-j.a.ctx.Done():
+	}
+}
+
+// perform is the work up to its outputs; nil: it went well.
+func (j *job) perform(ctx context.Context) *fail {
+	f := j.steps(ctx)
+	switch cause := context.Cause(ctx); {
+	case f == nil:
+	case errors.Is(cause, errTimeout):
+		f = &fail{ReasonTimeout, fmt.Sprintf("exceeded %s timeout", j.work.Timeout)}
+	case errors.Is(cause, errStopped):
+		f = &fail{ReasonStopped, "stopped"}
+	}
+	return f
+}
+
+func (j *job) steps(ctx context.Context) *fail {
+	for {
+		if j.con == nil {
+			j.phase(PhaseCreating)
+			if f := j.create(ctx); f != nil {
+				return f
+			}
+		}
+		again, f := j.execute(ctx)
+		if f != nil {
+			return f
+		}
+		if !again {
+			break
+		}
+		// A container that was found without a process: its agent ended while it was being filled.
+		j.destroy()
+		if j.con != nil {
+			return &fail{ReasonInternal, "its container could be neither used nor destroyed"}
+		}
+		j.old = false
+	}
+	if len(j.work.Outputs) == 0 {
+		return nil
+	}
+	j.phase(PhaseSaving)
+	return j.save(ctx)
+}
+
+// finish removes the container and publishes how the work ended.
+func (j *job) finish(ctx context.Context, f *fail) {
+	if f != nil && j.con != nil && f.reason != ReasonStopped {
+		j.saveAfterFailure()
+	}
+	end := j.status.clone() // only this goroutine writes it
+	end.Phase = PhaseDone
+	end.Since = j.a.cfg.Now()
+	end.Last = j.log.tail(20)
+	if f != nil {
+		end.Failure, end.Reason = cut(f.text, 10_000), f.reason
+	}
+	if !errors.Is(context.Cause(ctx), errStopped) {
+		j.inscribe(end)
+	}
+	if j.con != nil {
+		j.say(j.cellSrc, "Cell %s destroying container for instance %s", j.a.cfg.ID, j.work.ID)
+		j.destroy()
+		if j.con == nil {
+			j.say(j.cellSrc, "Cell %s successfully destroyed container for instance %s", j.a.cfg.ID, j.work.ID)
+		}
+	}
+	j.log.close() // before it is told that the work is done: who then reads gets all
+	j.set(func(s *Status) { *s = end })
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+// create makes the container and puts the inputs in.
+func (j *job) create(ctx context.Context) *fail {
+	j.say(j.cellSrc, "Cell %s creating container for instance %s", j.a.cfg.ID, j.work.ID)
+	data, err := json.Marshal(note{Work: &j.work, Accepted: j.accepted})
+	if err != nil {
+		return &fail{ReasonInternal, err.Error()}
+	}
+	c := Creation{ID: j.work.ID, Spec: j.work.Spec, Note: data}
+	inputs := j.work.Inputs
+	var fetched []*fetch
+	for _, in := range j.work.Layers {
+		if in.SHA256 == "" { // without a digest nothing can be shared
+			inputs = append(inputs[:len(inputs):len(inputs)], in)
+			continue
+		}
+		f := &fetch{j: j, in: in}
+		fetched = append(fetched, f)
+		c.Layers = append(c.Layers, Layer{Digest: in.SHA256, Dir: in.Dir, Open: f.open})
+		f.begin()
+	}
+	con, err := j.a.cfg.Runtime.Create(ctx, c)
+	for _, f := range fetched {
+		f.end(err)
+	}
+	if err != nil {
+		j.remains()
+		for _, f := range fetched {
+			if f.err != nil {
+				return &fail{ReasonInput, f.failure()}
+			}
+		}
+		return &fail{ReasonCreate, "failed to create container: " + err.Error()}
+	}
+	j.con = con
+	j.set(func(s *Status) { s.Addresses = con.Info().Addresses })
+	j.say(j.cellSrc, "Cell %s successfully created container for instance %s", j.a.cfg.ID, j.work.ID)
+	return j.fill(ctx, inputs)
+}
+
+// remains looks for a container that was made although Create failed.
+func (j *job) remains() {
+	ctx, cancel := j.cleanup()
+	defer cancel()
+	all, err := j.a.cfg.Runtime.Containers(ctx)
+	if err != nil {
+		j.a.cfg.Logger.Error("list containers", "cell", j.a.cfg.ID, "work", j.work.ID, "error", err)
+		return
+	}
+	for _, c := range all {
+		if c.Info().ID == j.work.ID {
+			j.con = c
+		}
+	}
+}
+
+// cleanup is the context of what must be done although the work has ended.
+func (j *job) cleanup() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(j.a.ctx), 30*time.Second)
+}
+
+// destroy removes the container; j.con is nil if that succeeded.
+func (j *job) destroy() {
+	if j.con == nil {
+		return
+	}
+	ctx, cancel := j.cleanup()
+	defer cancel()
+	var err error
+	for try := range 4 {
+		if err = j.con.Destroy(ctx); err == nil || errors.Is(err, fs.ErrNotExist) {
+			j.con = nil
+			return
+		}
+		pause(ctx, 50*time.Millisecond<<try)
+	}
+	j.a.cfg.Logger.Error("destroy container", "cell", j.a.cfg.ID, "work", j.work.ID, "error", err)
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// inscribe makes the end durable where containers outlive the program: in the Note of a
+// container in which nothing runs. It is there before the work's own goes.
+func (j *job) inscribe(end Status) {
+	if !j.a.total.Survives {
+		return
+	}
+	ctx, cancel := j.cleanup()
+	defer cancel()
+	data, err := json.Marshal(note{Status: &end, Accepted: j.accepted})
+	if err == nil && len(data) > MaxNote { // the work is what is long: keep what tells which it was
+		w := Work{ID: j.work.ID, LRP: j.work.LRP, Index: j.work.Index, Log: j.work.Log}
+		small := end
+		small.Work = &w
+		data, err = json.Marshal(note{Status: &small, Accepted: j.accepted})
+	}
+	if err == nil {
+		_, err = j.a.cfg.Runtime.Create(ctx, Creation{ID: j.work.ID + tombstone, Note: data})
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		j.a.cfg.Logger.Error("keep the end of a work", "cell", j.a.cfg.ID, "work", j.work.ID, "error", err)
+	}
+}
+
+// bury removes what a finished work has left: a container that would not go, the tombstone.
+func (j *job) bury() {
+	j.destroy()
+	if !j.a.total.Survives && !j.buried {
+		return
+	}
+	ctx, cancel := j.cleanup()
+	defer cancel()
+	all, err := j.a.cfg.Runtime.Containers(ctx)
+	for _, c := range all {
+		if c.Info().ID == j.work.ID+tombstone {
+			err = errors.Join(err, c.Destroy(ctx))
+		}
+	}
+	if err != nil {
+		j.a.cfg.Logger.Error("forget the end of a work", "cell", j.a.cfg.ID, "work", j.work.ID, slog.Any("error", err))
+	}
+}

@@ -1,0 +1,192 @@
+package cell
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// transfers is how many inputs or outputs of a work move at the same time.
+const transfers = 8
+
+// fill puts inputs in, several at a time.
+func (j *job) fill(ctx context.Context, inputs []Input) *fail {
+	var mu sync.Mutex
+	var first *fail
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(transfers)
+	for _, in := range inputs {
+		g.Go(func() error {
+			f := &fetch{j: j, in: in}
+			f.begin()
+			err := j.put(ctx, f)
+			f.end(err)
+			if err == nil || in.Optional && ctx.Err() == nil {
+				return nil
+			}
+			if f.err == nil {
+				f.err = err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if first == nil {
+				first = &fail{ReasonInput, f.failure()}
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return first
+	}
+	return nil
+}
+
+func (j *job) put(ctx context.Context, f *fetch) error {
+	r, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := j.con.StreamIn(ctx, f.in.Dir, r); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r) // the digest is compared at the very end
+	return err
+}
+
+// save takes all outputs out of the container.
+func (j *job) save(ctx context.Context) *fail {
+	var names []string
+	for _, o := range j.work.Outputs {
+		if o.Name != "" {
+			names = append(names, o.Name)
+		}
+	}
+	if len(names) > 1 {
+		j.say(j.cellSrc, "Uploading %s...", strings.Join(names, ", "))
+	}
+	var mu sync.Mutex
+	var first *fail
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(transfers)
+	for _, o := range j.work.Outputs {
+		g.Go(func() error {
+			err := j.saveOne(ctx, o)
+			if err == nil {
+				return nil
+			}
+			name := o.Name
+			if name == "" {
+				name = o.Path
+			} else {
+				j.say(j.cellSrc, "Uploading %s failed", name)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if first == nil {
+				first = &fail{ReasonOutput, fmt.Sprintf("Uploading %s failed: %v", name, err)}
+			}
+			return err
+		})
+	}
+	if g.Wait() != nil {
+		return first
+	}
+	if len(names) > 0 {
+		j.say(j.cellSrc, "Uploading complete")
+	}
+	return nil
+}
+
+// saveAfterFailure takes those outputs that are wanted also then, if they are there.
+func (j *job) saveAfterFailure() {
+	ctx, cancel := j.cleanup()
+	defer cancel()
+	for _, o := range j.work.Outputs {
+		if !o.OnFailure {
+			continue
+		}
+		if _, have := j.status.Outputs[o.Path]; have {
+			continue
+		}
+		if err := j.saveOne(ctx, o); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			j.a.cfg.Logger.Warn("save an output of a failed work", "cell", j.a.cfg.ID, "work", j.work.ID, "path", o.Path, "error", err)
+		}
+	}
+}
+
+// maxInline is the size of an Inline output without MaxBytes.
+const maxInline = 50 << 10
+
+func (j *job) saveOne(ctx context.Context, o Output) error {
+	r, err := j.con.StreamOut(ctx, o.Path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if o.Name != "" {
+		j.say(j.cellSrc, "Uploading %s...", o.Name)
+	}
+	limit := o.MaxBytes
+	if limit == 0 && o.Inline {
+		limit = maxInline
+	}
+	in := io.Reader(ctxReader{ctx, r})
+	if limit > 0 {
+		in = &limitReader{r: in, left: limit, max: limit}
+	}
+	saved := Saved{Key: o.Key}
+	if o.Inline {
+		var b bytes.Buffer
+		if _, err := io.Copy(&b, in); err != nil {
+			return err
+		}
+		sum := sha256.Sum256(b.Bytes())
+		saved.Data, saved.Size, saved.SHA256 = b.Bytes(), int64(b.Len()), hex.EncodeToString(sum[:])
+	} else {
+		if j.a.cfg.Save == nil {
+			return errors.New("this cell stores nothing: AgentConfig.Save is nil")
+		}
+		info, err := j.a.cfg.Save(ctx, o.Key, in)
+		if err != nil {
+			return err
+		}
+		saved.Size, saved.SHA256 = info.Size, info.SHA256
+	}
+	j.set(func(s *Status) {
+		if s.Outputs == nil {
+			s.Outputs = map[string]Saved{}
+		}
+		s.Outputs[o.Path] = saved
+	})
+	if o.Name != "" {
+		j.say(j.cellSrc, "Uploaded %s (%s)", o.Name, byteSize(saved.Size))
+	}
+	return nil
+}
+
+// limitReader fails where more than max bytes come.
+type limitReader struct {
+	r         io.Reader
+	left, max int64
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	if int64(len(p)) > l.left+1 {
+		p = p[:l.left+1]
+	}
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, fmt.Errorf("it is larger than %d bytes", l.max)
+	}
+	return n, err
+}
