@@ -161,7 +161,7 @@ func TestFailuresOnACell(t *testing.T) {
 	}{
 		"detect":      {builder: exit(222, "no"), want: staging.NoAppDetected, text: "no buildpack recognised the app"},
 		"compile":     {builder: exit(223, "cat: /tmp/app/x: No such file"), want: staging.BuildpackCompileFailed, text: "buildpack go 1.2 failed to compile the app (exit status 223); a script names /tmp/app/x,"},
-		"no droplet":  {builder: exit(0, ""), want: staging.StagingError, text: "droplet"},
+		"no droplet":  {builder: exit(0, ""), want: staging.StagingError, text: "Uploading "},
 		"no package":  {builder: exit(0, ""), want: staging.StagingError, text: "app package", change: func(_ *place, r *staging.Request) { r.Package.Source = "package:gone" }},
 		"bad package": {builder: exit(0, ""), want: staging.StagingError, text: "app package", change: func(_ *place, r *staging.Request) { r.Package.SHA256 = strings.Repeat("0", 64) }},
 		"too long":    {builder: hang, want: staging.Timeout, text: "timeout", change: func(_ *place, r *staging.Request) { r.Timeout = 300 * time.Millisecond }},
