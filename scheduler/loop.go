@@ -76,6 +76,8 @@ func (s *Scheduler) pass(ctx context.Context) {
 		for _, id := range ids {
 			s.decide(tx, t, id)
 		}
+		// A refusal of a row that was not looked at is seen anyway: the cell lacks the work.
+		clear(s.refused)
 		s.place(t)
 		return t.write(tx)
 	})
@@ -166,6 +168,9 @@ func (s *Scheduler) decide(tx *state.Tx, t *turn, id lrp.ID) {
 	}
 	for _, stepped := range list {
 		r, ok := next[stepped.Index]
+		if r.State == lrp.Running {
+			delete(s.avoid, r.Key())
+		}
 		if old := was[stepped.Index]; ok && !reflect.DeepEqual(old, r) {
 			t.put = append(t.put, r)
 			t.before = append(t.before, old)
@@ -179,7 +184,6 @@ func (s *Scheduler) decide(tx *state.Tx, t *turn, id lrp.ID) {
 // truth brings a row up to date with what its cells say. The caller holds mu.
 func (s *Scheduler) truth(r lrp.Row, now time.Time) lrp.Row {
 	if s.refused[r.GUID] {
-		delete(s.refused, r.GUID)
 		return r.Unclaim(now)
 	}
 	type occupant struct{ cell, guid string }
