@@ -1,0 +1,5 @@
+//go:build !unix
+
+package droplet
+
+const openFlags = 0
