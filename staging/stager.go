@@ -182,6 +182,9 @@ func (s *Stager) fail(ctx context.Context, r Request, limit time.Duration, p *ph
 	case errors.As(err, &e):
 		clone := *e // the driver's own may be shared
 		e = &clone
+		if e.Reason == Timeout { // the cell only knows what was left of it
+			e.Text = fmt.Sprintf("exceeded %s timeout", limit)
+		}
 	default:
 		e = &Error{Err: err}
 		e.Reason, e.Retryable = placement(err)

@@ -164,7 +164,7 @@ func TestFailuresOnACell(t *testing.T) {
 		"no droplet":  {builder: exit(0, ""), want: staging.StagingError, text: "Uploading "},
 		"no package":  {builder: exit(0, ""), want: staging.StagingError, text: "app package", change: func(_ *place, r *staging.Request) { r.Package.Source = "package:gone" }},
 		"bad package": {builder: exit(0, ""), want: staging.StagingError, text: "app package", change: func(_ *place, r *staging.Request) { r.Package.SHA256 = strings.Repeat("0", 64) }},
-		"too long":    {builder: hang, want: staging.Timeout, text: "timeout", change: func(_ *place, r *staging.Request) { r.Timeout = 300 * time.Millisecond }},
+		"too long":    {builder: hang, want: staging.Timeout, text: "exceeded 300ms timeout", change: func(_ *place, r *staging.Request) { r.Timeout = 300 * time.Millisecond }},
 		"too big":     {builder: exit(0, ""), want: staging.InsufficientResources, text: "memory", change: func(_ *place, r *staging.Request) { r.Memory = 1 << 50 }},
 	} {
 		t.Run(name, func(t *testing.T) {
