@@ -1,0 +1,75 @@
+package resourcematch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/blob"
+	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// openCache makes a Cache over a Store, everything else in memory.
+func openCache(t testing.TB, s blob.Store, cfg Config) *Cache {
+	t.Helper()
+	db, err := state.Open(context.Background(), state.Config{Journal: state.NewMemory()}, catalog.Tables()...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	cfg.Catalog, err = catalog.New(catalog.Config{DB: db, Store: s})
+	require.NoError(t, err)
+	cfg.Store = s
+	c, err := New(cfg)
+	require.NoError(t, err)
+	return c
+}
+
+func newLease(t testing.TB, c *Cache) catalog.Lease {
+	t.Helper()
+	l, err := c.catalog.Lease(context.Background(), time.Hour)
+	require.NoError(t, err)
+	return l
+}
+
+// BenchmarkMatch is a whole request: decode, match, pin, encode; each file is known.
+func BenchmarkMatch(b *testing.B) {
+	for _, n := range []int{1000, 5000, 10_000, 100_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			c := openCache(b, blob.NewMemory(), Config{MinSize: -1})
+			lease := newLease(b, c)
+			fps := make([]Fingerprint, n)
+			for i := range fps {
+				body := []byte(strconv.Itoa(i))
+				fps[i] = Fingerprint{Path: fmt.Sprintf("node_modules/package-%d/lib/file-%d.js", i%977, i), SHA1: sha1Hex(body), Size: int64(len(body)), Mode: 0o644}
+				_, err := c.catalog.PutAs(context.Background(), KindResource, fps[i].SHA1, lease, bytes.NewReader(body))
+				require.NoError(b, err)
+			}
+			body, err := json.Marshal(fps)
+			require.NoError(b, err)
+			b.ReportAllocs()
+			for b.Loop() {
+				var in []Fingerprint
+				if err := json.Unmarshal(body, &in); err != nil {
+					b.Fatal(err)
+				}
+				l, err := c.catalog.Lease(context.Background(), time.Hour)
+				if err != nil {
+					b.Fatal(err)
+				}
+				known, err := c.Match(context.Background(), in, l)
+				if err != nil || len(known) != n {
+					b.Fatal(len(known), err)
+				}
+				if _, err := json.Marshal(known); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

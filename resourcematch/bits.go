@@ -1,0 +1,368 @@
+package resourcematch
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sync/errgroup"
+)
+
+// pack stores small files one after the other in one blob.
+func (a *assembly) pack(ctx context.Context, files []work) error {
+	r := &packReader{ctx: ctx, parts: a.parts, files: files}
+	defer r.close()
+	var size int64
+	for i := range files {
+		size += files[i].Size
+	}
+	if size == 0 { // nothing to keep, but all to check
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}
+	ref, err := a.c.catalog.Put(ctx, KindBits, a.u.Lease, r)
+	if err != nil {
+		if r.err != nil && !errors.Is(r.err, io.EOF) {
+			err = r.err
+		}
+		return err
+	}
+	a.bits = ref.Key
+	return nil
+}
+
+// packReader yields the contents of files and notes in their parts where each is and what
+// it is.
+type packReader struct {
+	ctx   context.Context
+	parts []Part
+	files []work
+	off   int64
+	cur   *checked
+	body  io.Closer
+	err   error
+}
+
+func (r *packReader) Read(p []byte) (int, error) {
+	for r.err == nil {
+		if r.cur == nil {
+			r.err = r.next()
+			continue
+		}
+		n, err := r.cur.Read(p)
+		r.off += int64(n)
+		if errors.Is(err, io.EOF) {
+			r.cur.sums.into(&r.parts[r.files[0].part].Fingerprint)
+			r.close()
+			r.files = r.files[1:]
+			err = nil
+		}
+		r.err = err
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return 0, r.err
+}
+
+func (r *packReader) next() error {
+	if len(r.files) == 0 {
+		return io.EOF
+	}
+	w := &r.files[0]
+	f, err := w.open()
+	if err != nil {
+		return fmt.Errorf("store %s: %w", w.Path, err)
+	}
+	r.parts[w.part].Offset = r.off
+	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint), f
+	return nil
+}
+
+func (r *packReader) close() {
+	if r.body != nil {
+		r.body.Close()
+	}
+	r.cur, r.body = nil, nil
+}
+
+// upload stores a stream, whatever archive it is.
+func (a *assembly) upload(ctx context.Context) error {
+	if f, ok := a.u.Bits.(interface {
+		io.ReaderAt
+		io.Seeker
+	}); ok {
+		if done, err := a.inPlace(ctx, f); done {
+			return err
+		}
+	}
+	br := bufio.NewReaderSize(a.u.Bits, chunk)
+	head, err := br.Peek(4)
+	switch {
+	case len(head) == 0 && errors.Is(err, io.EOF):
+		a.nothing = true
+		return nil
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("read the upload: %w", err)
+	case len(head) >= 2 && string(head[:2]) == "\x1f\x8b":
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return badUpload(err)
+		}
+		return a.tar(ctx, z)
+	case isZip(head):
+		return a.spool(ctx, br, func(f *os.File, size int64) error { return a.zip(ctx, f, size) })
+	}
+	return a.tar(ctx, br)
+}
+
+func isZip(head []byte) bool {
+	return string(head) == "PK\x03\x04" || string(head) == "PK\x05\x06"
+}
+
+// inPlace reads a zip where it is; done is false if it is something else.
+func (a *assembly) inPlace(ctx context.Context, f interface {
+	io.ReaderAt
+	io.Seeker
+}) (done bool, err error) {
+	// From where the reader stands: what came before it is not the upload.
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return false, nil //nolint:nilerr // a pipe is an *os.File too, and is read as a stream
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return true, fmt.Errorf("read the upload: %w", err)
+	}
+	head := make([]byte, 4)
+	if n, _ := f.ReadAt(head, at); n < 4 || !isZip(head) {
+		_, err = f.Seek(at, io.SeekStart)
+		return err != nil, err
+	}
+	return true, a.zip(ctx, io.NewSectionReader(f, at, end-at), end-at)
+}
+
+func (a *assembly) zip(ctx context.Context, r io.ReaderAt, size int64) error {
+	items, err := openZip(r, size)
+	if err != nil {
+		return err
+	}
+	return a.items(ctx, items)
+}
+
+// spool runs use on a temporary copy of r, which is gone afterwards.
+func (a *assembly) spool(ctx context.Context, r io.Reader, use func(*os.File, int64) error) error {
+	f, err := os.CreateTemp(a.c.cfg.TempDir, "dewpoint-upload-*")
+	if err != nil {
+		return fmt.Errorf("keep the upload for a moment: %w", err)
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // nothing can be done; the system cleans its temporary directory
+	defer f.Close()
+	n, err := io.CopyBuffer(onlyWriter{f}, &ctxReader{ctx, r}, make([]byte, chunk))
+	if err != nil {
+		return fmt.Errorf("keep the upload for a moment: %w", err)
+	}
+	return use(f, n)
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// tar stores a tar as it arrives.
+func (a *assembly) tar(ctx context.Context, r io.Reader) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(a.c.cfg.Writers + 1)
+	s := &tarUpload{a: a, ctx: gctx, g: g, done: map[int]*Part{}}
+	err := s.read(tar.NewReader(&ctxReader{gctx, r}))
+	if s.pack != nil {
+		s.pack.CloseWithError(err) // nil: io.EOF
+	}
+	// A worker's failure ends the reading; then it is the one to tell.
+	if werr := g.Wait(); werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = werr
+	}
+	if err != nil {
+		return err
+	}
+	for i, p := range s.done {
+		a.parts[i] = *p
+	}
+	return nil
+}
+
+// tarUpload is a tar that arrives: small files go through a pipe into one blob, others are
+// stored beside.
+type tarUpload struct {
+	a    *assembly
+	ctx  context.Context
+	g    *errgroup.Group
+	pack *io.PipeWriter
+	off  int64
+	// done are the parts that workers fill in, since the parts themselves may move meanwhile.
+	done map[int]*Part
+}
+
+func (s *tarUpload) read(tr *tar.Reader) error {
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return badUpload(err)
+		}
+		e, skip, err := tarEntry(h)
+		if err != nil {
+			return err
+		}
+		if skip {
+			continue
+		}
+		i, ok := s.a.take(e)
+		if !ok || !e.Regular() {
+			continue
+		}
+		if err := s.a.charge(e.Path, e.Size); err != nil {
+			return err
+		}
+		p := &Part{Entry: e}
+		s.done[i] = p
+		if err := s.file(p, tr); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *tarUpload) file(p *Part, r io.Reader) error {
+	want := p.Fingerprint
+	src := newChecked(s.ctx, tarBody{r}, &want)
+	switch {
+	case p.Size == 0 && !s.a.caches(&p.Entry):
+		src.sums.into(&p.Fingerprint)
+		return nil
+	case !s.a.caches(&p.Entry):
+		return s.small(p, src)
+	case p.Size <= memoryFile:
+		b, err := src.all()
+		if err != nil {
+			return err
+		}
+		src.sums.into(&p.Fingerprint)
+		s.g.Go(func() error {
+			return s.put(p, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+		})
+		return nil
+	case p.SHA1 != "":
+		return s.put(p, func() (io.ReadCloser, error) { return io.NopCloser(r), nil })
+	}
+	return s.a.spool(s.ctx, src, func(f *os.File, _ int64) error {
+		src.sums.into(&p.Fingerprint)
+		return s.put(p, func() (io.ReadCloser, error) {
+			_, err := f.Seek(0, io.SeekStart)
+			return io.NopCloser(f), err
+		})
+	})
+}
+
+func (s *tarUpload) put(p *Part, open func() (io.ReadCloser, error)) error {
+	ref, err := s.a.store(s.ctx, p.Fingerprint, open)
+	if err != nil {
+		return err
+	}
+	p.SHA256, p.Key = ref.Digest, ref.Key
+	return nil
+}
+
+// small sends a file into the blob of small ones, which the first of them begins.
+func (s *tarUpload) small(p *Part, src *checked) error {
+	if s.pack == nil {
+		pr, pw := io.Pipe()
+		s.pack = pw
+		s.g.Go(func() error {
+			ref, err := s.a.c.catalog.Put(s.ctx, KindBits, s.a.u.Lease, pr)
+			pr.CloseWithError(err)
+			s.a.bits = ref.Key
+			return err
+		})
+	}
+	p.Offset = s.off
+	n, err := io.CopyBuffer(onlyWriter{s.pack}, src, make([]byte, min(p.Size+1, chunk)))
+	s.off += n
+	if err != nil {
+		return src.blame(err)
+	}
+	src.sums.into(&p.Fingerprint)
+	return nil
+}
+
+// tarBody tells damage of the archive from failures of the stream.
+type tarBody struct{ r io.Reader }
+
+func (t tarBody) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = badUpload(err)
+	}
+	return n, err
+}
+
+func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
+	if !utf8.ValidString(h.Name) || !utf8.ValidString(h.Linkname) {
+		return e, false, &Error{Reason: BadFile, Path: h.Name, Detail: "its name is not UTF-8; rename it"}
+	}
+	p, ok := cleanPath(h.Name)
+	if !ok {
+		if path.Clean(h.Name) == "." && h.Typeflag == tar.TypeDir {
+			return e, true, nil
+		}
+		return e, false, &Error{Reason: BadPath, Path: h.Name}
+	}
+	e.Path, e.Mode = p, Mode(h.Mode&0o777)
+	switch h.Typeflag {
+	case tar.TypeDir:
+		e.Dir = true
+		e.Mode |= 0o700
+	case tar.TypeSymlink:
+		if h.Linkname == "" || len(h.Linkname) > maxLink || strings.ContainsRune(h.Linkname, 0) {
+			return e, false, &Error{Reason: BadFile, Path: p, Detail: "the target of the link is impossible"}
+		}
+		e.Link, e.Mode = h.Linkname, 0o777
+	case tar.TypeReg, '\x00', tar.TypeGNUSparse:
+		e.Size = h.Size
+		if sum, ok := alias(h.PAXRecords[paxSHA1]); ok {
+			e.SHA1 = sum
+		}
+	default:
+		return e, false, &Error{Reason: BadFile, Path: p, Detail: "it is " + kindOf(h.FileInfo().Mode()) + " or a hard link"}
+	}
+	return e, false, nil
+}
+
+func badUpload(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &Error{Reason: BadArchive, Detail: err.Error(), Err: err}
+}

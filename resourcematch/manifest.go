@@ -1,0 +1,156 @@
+package resourcematch
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The kinds of blobs in the catalog.
+const (
+	KindResource = "resource" // one file's content, found by its SHA-1
+	KindBits     = "bits"     // the other files of one upload, one after the other
+	KindPackage  = "package"  // a manifest
+)
+
+// Manifest is what a package consists of. As JSON it is the blob that a package is known by.
+type Manifest struct {
+	// Version of this form; 1.
+	Version int `json:"version"`
+	// SHA256 is Sum of the entries.
+	SHA256 string `json:"sha256"`
+	// Bits is the blob with the files that have no Key; "" if there is none.
+	Bits string `json:"bits,omitempty"`
+	// Entries are in the order of their paths' bytes.
+	Entries []Part `json:"entries"`
+}
+
+// Part is one thing in a package and where its content is.
+type Part struct {
+	Entry
+	// Key is the blob of a file's content. Without one, the content is Size bytes from
+	// Offset in the manifest's Bits.
+	Key    string `json:"key,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+}
+
+// inBits tells whether p has content in the manifest's Bits.
+func (p *Part) inBits() bool { return p.Regular() && p.Key == "" && p.Size > 0 }
+
+// Sum returns the package's SHA-256, 64 hex digits: that of a listing with one line for each
+// entry in the order of paths, which is
+//
+//	dir MODE "PATH"
+//	link "PATH" "TARGET"
+//	file MODE SHA256 "PATH"
+//
+// with octal modes ("0644") and with paths quoted as strconv.Quote does. So it depends on
+// paths, modes and content alone.
+func (m *Manifest) Sum() string {
+	h := sha256.New()
+	w := bufio.NewWriterSize(h, 32<<10)
+	var line []byte
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		line = line[:0]
+		switch {
+		case e.Dir:
+			line = append(line, "dir "+e.Mode.String()+" "...)
+			line = strconv.AppendQuote(line, e.Path)
+		case e.Link != "":
+			line = strconv.AppendQuote(append(line, "link "...), e.Path)
+			line = strconv.AppendQuote(append(line, ' '), e.Link)
+		default:
+			line = append(line, "file "+e.Mode.String()+" "+e.SHA256+" "...)
+			line = strconv.AppendQuote(line, e.Path)
+		}
+		w.Write(append(line, '\n')) //nolint:errcheck // a hash doesn't fail
+	}
+	w.Flush() //nolint:errcheck // as above
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Keys returns the blobs that the package needs besides the manifest itself, each once.
+func (m *Manifest) Keys() []string {
+	var keys []string
+	if m.Bits != "" {
+		keys = append(keys, m.Bits)
+	}
+	for i := range m.Entries {
+		if k := m.Entries[i].Key; k != "" {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// Files returns the number of regular files, and Size the sum of their sizes in bytes.
+func (m *Manifest) Files() (n int) {
+	for i := range m.Entries {
+		if m.Entries[i].Regular() {
+			n++
+		}
+	}
+	return n
+}
+
+// Size returns the sum of the files' sizes in bytes.
+func (m *Manifest) Size() (n int64) {
+	for i := range m.Entries {
+		n += m.Entries[i].Size
+	}
+	return n
+}
+
+// readManifest reads what Assemble wrote. It trusts it no further than its paths.
+func readManifest(r io.Reader) (*Manifest, error) {
+	m := &Manifest{}
+	if err := json.NewDecoder(r).Decode(m); err != nil {
+		return nil, err
+	}
+	if m.Version != 1 {
+		return nil, fmt.Errorf("version %d of the manifest is not known; it was made by a newer release", m.Version)
+	}
+	for i := range m.Entries {
+		p := &m.Entries[i]
+		if c, ok := cleanPath(p.Path); !ok || c != p.Path {
+			return nil, &Error{Reason: BadPath, Path: p.Path}
+		}
+		if p.Size < 0 || p.Offset < 0 || p.inBits() && m.Bits == "" {
+			return nil, fmt.Errorf("entry %q has no content", p.Path)
+		}
+	}
+	if m.Sum() != m.SHA256 {
+		return nil, errors.New("its digest is not that of its entries; the blob is damaged")
+	}
+	return m, nil
+}
+
+// arrange sorts parts and refuses a thing that stands in another's way: a file or link in
+// the place of a directory.
+func arrange(parts []Part) error {
+	slices.SortFunc(parts, func(a, b Part) int { return strings.Compare(a.Path, b.Path) })
+	flat := make(map[string]bool, len(parts))
+	for i := range parts {
+		if !parts[i].Dir {
+			flat[parts[i].Path] = true
+		}
+	}
+	for i := range parts {
+		p := parts[i].Path
+		for j := strings.LastIndexByte(p, '/'); j > 0; j = strings.LastIndexByte(p[:j], '/') {
+			if flat[p[:j]] {
+				return &Error{Reason: BadPath, Path: p, Detail: strconv.Quote(p[:j]) + " is no directory"}
+			}
+		}
+	}
+	return nil
+}

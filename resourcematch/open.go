@@ -1,0 +1,196 @@
+package resourcematch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// Manifest reads the manifest of a package by its key. One that is not kept:
+// fs.ErrNotExist; one that is damaged: an *Error with reason Corrupt.
+func (c *Cache) Manifest(ctx context.Context, key string) (*Manifest, error) {
+	r, err := c.catalog.Open(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("open package: %w", err)
+	}
+	defer r.Close()
+	m, err := readManifest(r)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("open package %s: its manifest: %w", key, err)
+	}
+	return m, nil
+}
+
+// Open streams the package whose manifest has the key. The same package gives the same
+// bytes each time: directories first, then files, then links, so that unpacking it never
+// goes through a link; all are of 1980-01-01.
+//
+// Each content is held against its digest while it passes. If one fails, the stream ends
+// with an *Error of reason Corrupt instead of io.EOF, and the damaged blob is deleted if
+// Config.Store is there. The caller must Close the stream; it ends with ctx, too.
+func (c *Cache) Open(ctx context.Context, key string, format Format) (io.ReadCloser, error) {
+	m, err := c.Manifest(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := newSink(io.Discard, format); err != nil {
+		return nil, err
+	}
+	return stream(ctx, func(ctx context.Context, w io.Writer) error {
+		if err := c.write(ctx, m, format, w); err != nil {
+			return fmt.Errorf("read package %s: %w", key, err)
+		}
+		return nil
+	}), nil
+}
+
+// order puts what lies in the blob of small files as it lies there.
+func order(parts []Part) []*Part {
+	rank := func(p *Part) int {
+		switch {
+		case p.Dir:
+			return 0
+		case p.inBits():
+			return 1
+		case p.Link == "":
+			return 2
+		}
+		return 3
+	}
+	out := make([]*Part, len(parts))
+	for i := range parts {
+		out[i] = &parts[i]
+	}
+	slices.SortStableFunc(out, func(a, b *Part) int {
+		ra, rb := rank(a), rank(b)
+		switch {
+		case ra != rb:
+			return ra - rb
+		case ra == 1 && a.Offset != b.Offset:
+			if a.Offset < b.Offset {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
+	return out
+}
+
+func (c *Cache) write(ctx context.Context, m *Manifest, format Format, w io.Writer) error {
+	s, err := newSink(w, format)
+	if err != nil {
+		return err
+	}
+	bits := bitsReader{c: c, ctx: ctx, key: m.Bits}
+	defer bits.close()
+	for _, p := range order(m.Entries) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch {
+		case !p.Regular() || p.Size == 0 && p.Key == "":
+			err = s.add(&p.Entry, strings.NewReader(""))
+		case p.Key == "":
+			err = c.copyPart(ctx, s, p, m.Bits, func() (io.ReadCloser, error) { return bits.at(p.Offset, p.Size) })
+		default:
+			err = c.copyPart(ctx, s, p, p.Key, func() (io.ReadCloser, error) { return c.catalog.Open(ctx, p.Key) })
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Path, err)
+		}
+	}
+	return s.close()
+}
+
+func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, open func() (io.ReadCloser, error)) error {
+	r, err := open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.corrupt(ctx, p, key, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	want := Fingerprint{Path: p.Path, SHA256: p.SHA256, Size: p.Size}
+	src := newChecked(ctx, r, &want)
+	err = src.blame(s.add(&p.Entry, src))
+	var e *Error
+	if errors.As(err, &e) && e.Reason == Changed {
+		return c.corrupt(ctx, p, key, err)
+	}
+	return err
+}
+
+// corrupt deletes damaged bytes. The catalog notes their loss when it is asked for them, and
+// from then on the same content can be stored anew.
+func (c *Cache) corrupt(ctx context.Context, p *Part, key string, cause error) error {
+	e := &Error{Reason: Corrupt, Path: p.Path, Err: cause}
+	if c.cfg.Store == nil {
+		return e
+	}
+	if err := c.cfg.Store.Delete(ctx, key); err != nil {
+		return errors.Join(e, err)
+	}
+	if r, err := c.catalog.Open(ctx, key); err == nil {
+		r.Close()
+	}
+	return e
+}
+
+// bitsReader reads the blob of small files once, from its beginning to its end.
+type bitsReader struct {
+	c   *Cache
+	ctx context.Context
+	key string
+	r   io.ReadCloser
+	off int64
+}
+
+func (b *bitsReader) at(off, size int64) (io.ReadCloser, error) {
+	if b.r != nil && off < b.off {
+		b.close()
+	}
+	if b.r == nil {
+		r, err := b.c.catalog.Open(b.ctx, b.key)
+		if err != nil {
+			return nil, err
+		}
+		b.r, b.off = r, 0
+	}
+	n, err := io.CopyN(io.Discard, b.r, off-b.off)
+	b.off += n
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return io.NopCloser(&bitsPart{b, size}), nil
+}
+
+func (b *bitsReader) close() {
+	if b.r != nil {
+		b.r.Close()
+	}
+	b.r = nil
+}
+
+type bitsPart struct {
+	b    *bitsReader
+	left int64
+}
+
+func (p *bitsPart) Read(buf []byte) (int, error) {
+	if p.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := p.b.r.Read(buf[:min(int64(len(buf)), p.left)])
+	p.b.off += int64(n)
+	p.left -= int64(n)
+	return n, err
+}
