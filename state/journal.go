@@ -28,7 +28,8 @@ var ErrFenced = errors.New("state: another writer has taken the journal over")
 // Journal is the durable home of the rows; it knows no queries. It is called by one
 // goroutine at a time, though not always the same. The conformance suite is statetest.Run.
 type Journal interface {
-	// Load yields every row, in any order, and the revision of the newest batch (0: none).
+	// Load yields every row, in any order (that of the keys is the fastest to take in), and
+	// the revision of the newest batch (0: none).
 	// The Value of a yielded Row belongs to the caller: the Journal doesn't write to it again.
 	Load(ctx context.Context) (rev uint64, rows iter.Seq2[Row, error], err error)
 	// Commit makes a batch durable, all or nothing, before it returns. A batch with the Rev

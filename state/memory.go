@@ -1,12 +1,14 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -59,12 +61,14 @@ func (m *Memory) Commits() int {
 	return m.commits
 }
 
-// Load yields the rows of the moment in which it is called.
+// Load yields the rows of the moment in which it is called, by table and key.
 func (m *Memory) Load(context.Context) (uint64, iter.Seq2[Row, error], error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fenced = false
-	rows := slices.Collect(maps.Values(m.rows))
+	rows := slices.SortedFunc(maps.Values(m.rows), func(a, b Row) int {
+		return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Key, b.Key))
+	})
 	return m.rev, func(yield func(Row, error) bool) {
 		for _, r := range rows {
 			r.Value = slices.Clone(r.Value)

@@ -205,14 +205,20 @@ func testEnded(t *testing.T, s logs.Store) {
 
 func testStop(t *testing.T, s logs.Store) {
 	say(s, "a", 0, 3)
-	for l := range s.Read(t.Context(), "a", 0, true) {
+	for l, err := range s.Read(t.Context(), "a", 0, true) {
+		if err != nil {
+			t.Fatalf("Read: %v", err)
+		}
 		if l.Text == "1" {
 			break
 		}
 	}
 	seq := s.Read(t.Context(), "a", 0, false)
 	for range 2 {
-		for l := range seq {
+		for l, err := range seq {
+			if err != nil {
+				t.Fatalf("Read: %v", err)
+			}
 			if l.Text != "0" {
 				t.Errorf("first line is %q: each range must begin anew", l.Text)
 			}
@@ -284,7 +290,10 @@ func testMany(t *testing.T, s logs.Store) {
 		})
 		wg.Go(func() {
 			n := 0
-			for range s.Read(t.Context(), "a", 0, true) {
+			for _, err := range s.Read(t.Context(), "a", 0, true) {
+				if err != nil {
+					t.Errorf("Read: %v", err)
+				}
 				if n++; n == 800 {
 					break
 				}

@@ -169,6 +169,7 @@ func testUpgrade(t *testing.T, h *house) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer res.Body.Close()
 	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" {
 		t.Fatalf("answer is %d %v", res.StatusCode, res.Header)
 	}
