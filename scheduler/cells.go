@@ -44,8 +44,8 @@ type load struct {
 	starting     bool
 }
 
-// AddCell adds a cell; it is served while Run runs. Two cells of one id: the second is
-// left out, with an error in the log.
+// AddCell adds a cell; it is served while Run runs. Of two cells with one id the one
+// that answers later is left out, with an error in the log.
 func (s *Scheduler) AddCell(c cell.Cell) error {
 	if c == nil {
 		return errors.New("scheduler: AddCell: the cell is nil")

@@ -272,6 +272,7 @@ func TestAddAndRemoveCell(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, lrp.Running, instances(t, s, "a")[1].State, "work waits for a cell to come")
 		require.NoError(t, s.AddCell(c2))
+		time.Sleep(time.Second)
 		twin := schedulertest.New(schedulertest.Config{ID: "c2"})
 		require.NoError(t, s.AddCell(twin))
 		time.Sleep(time.Second)
