@@ -1,0 +1,342 @@
+package dewpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// UnhealthyError says that an app was started but an instance did not become healthy.
+type UnhealthyError struct {
+	App      string
+	Instance lrp.Instance
+}
+
+func (e *UnhealthyError) Error() string {
+	in := e.Instance
+	switch {
+	case in.LastCrash != nil:
+		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, e.App, in.LastCrash.Failure)
+		if n := len(in.LastCrash.Last); n > 0 {
+			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last[max(0, n-10):], "\n  ")
+		}
+		return s
+	case in.PlacementError != "":
+		return fmt.Sprintf("instance %d of %s found no place: %s", in.Index, e.App, in.PlacementError)
+	}
+	return fmt.Sprintf("instance %d of %s is %s", in.Index, e.App, in.State)
+}
+
+// Status is an app with what runs of it.
+type Status struct {
+	App       App
+	Hosts     []string
+	Droplet   Droplet
+	Instances []lrp.Instance
+}
+
+// App finds an app by its name or id; absent: an error that wraps fs.ErrNotExist.
+func (p *Platform) App(nameOrID string) (App, error) {
+	v := p.db.View()
+	if a, ok := apps.Get(v, nameOrID); ok {
+		return a, nil
+	}
+	if a, ok := first(apps.By(v, "name", nameOrID)); ok {
+		return a, nil
+	}
+	return App{}, fmt.Errorf("there is no app %q: %w", nameOrID, fs.ErrNotExist)
+}
+
+// Apps lists all apps in order of their names.
+func (p *Platform) Apps() []App {
+	out := slices.Collect(apps.All(p.db.View()))
+	slices.SortFunc(out, func(a, b App) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Status tells what runs of an app.
+func (p *Platform) Status(ctx context.Context, app string) (Status, error) {
+	a, err := p.App(app)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{App: a, Hosts: p.hosts(a.ID)}
+	s.Droplet, _ = droplets.Get(p.db.View(), a.Droplet)
+	if a.LRP != "" {
+		if s.Instances, err = p.sched.Instances(ctx, a.LRP); err != nil {
+			return s, fmt.Errorf("status of %s: %w", a.Name, err)
+		}
+	}
+	return s, nil
+}
+
+// Start runs an app's current droplet and returns when every instance is healthy.
+// Started already: it waits for that.
+func (p *Platform) Start(ctx context.Context, app string) error {
+	return p.change(ctx, "start", app, func(ctx context.Context, a App) error {
+		if !a.Started {
+			var err error
+			if a, err = p.launch(ctx, a); err != nil {
+				return err
+			}
+		}
+		if _, err := p.waitHealthy(ctx, a); err != nil {
+			return err
+		}
+		return p.waitRouted(ctx, a)
+	})
+}
+
+// Stop ends an app's instances gracefully; what is kept is its record. Stopped: nil.
+func (p *Platform) Stop(ctx context.Context, app string) error {
+	return p.change(ctx, "stop", app, func(ctx context.Context, a App) error {
+		old := a.LRP
+		a.Started, a.LRP = false, ""
+		if err := p.putApp(ctx, a); err != nil {
+			return err
+		}
+		return p.removeLRP(ctx, old)
+	})
+}
+
+// Restart runs the current droplet with the current settings in place of what runs, and
+// returns when every instance is healthy. What ran before goes on until then.
+func (p *Platform) Restart(ctx context.Context, app string) error {
+	return p.change(ctx, "restart", app, func(ctx context.Context, a App) error {
+		_, err := p.replace(ctx, a)
+		return err
+	})
+}
+
+// Scale sets how many instances are wanted, from 0 on, and returns at once.
+func (p *Platform) Scale(ctx context.Context, app string, instances int) error {
+	if instances < 0 {
+		return fmt.Errorf("scale %s: %d instances: the number cannot be negative", app, instances)
+	}
+	return p.change(ctx, "scale", app, func(ctx context.Context, a App) error {
+		a.Instances = instances
+		if a.LRP != "" {
+			d, err := p.desired(a, a.LRP)
+			if err != nil {
+				return err
+			}
+			if err := p.sched.Apply(ctx, d); err != nil {
+				return err
+			}
+		}
+		return p.putApp(ctx, a)
+	})
+}
+
+// Delete ends an app and forgets it with its routes, packages and droplets. Absent: nil.
+func (p *Platform) Delete(ctx context.Context, app string) error {
+	if _, err := p.App(app); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return p.change(ctx, "delete", app, func(ctx context.Context, a App) error {
+		if err := p.removeLRP(ctx, a.LRP); err != nil {
+			return err
+		}
+		err := p.db.Update(ctx, func(tx *state.Tx) error {
+			for _, r := range slices.Collect(routes.By(tx, "app", a.ID)) {
+				routes.Delete(tx, r.Host)
+			}
+			for _, b := range slices.Collect(builds.By(tx, "app", a.ID)) {
+				builds.Delete(tx, b.ID)
+			}
+			for _, k := range slices.Collect(packages.By(tx, "app", a.ID)) {
+				p.catalog.Unuse(tx, "package:"+k.ID)
+				packages.Delete(tx, k.ID)
+			}
+			for _, d := range slices.Collect(droplets.By(tx, "app", a.ID)) {
+				p.catalog.Unuse(tx, "droplet:"+d.ID)
+				droplets.Delete(tx, d.ID)
+			}
+			p.catalog.Unuse(tx, "cache:"+a.ID)
+			caches.Delete(tx, a.ID)
+			apps.Delete(tx, a.ID)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		p.logs.Drop(a.ID)
+		_, err = p.catalog.Sweep(ctx)
+		return err
+	})
+}
+
+// Logs yields an app's lines after a position; with follow it waits for more until ctx ends.
+func (p *Platform) Logs(ctx context.Context, app string, from logs.Position, follow bool) iter.Seq2[logs.Line, error] {
+	a, err := p.App(app)
+	if err != nil {
+		return func(yield func(logs.Line, error) bool) { yield(logs.Line{}, err) }
+	}
+	return p.logs.Read(ctx, a.ID, from, follow)
+}
+
+// Tail returns at most n of the newest lines of an app, oldest first; none for an unknown app.
+func (p *Platform) Tail(app string, n int) []logs.Line {
+	a, err := p.App(app)
+	if err != nil {
+		return nil
+	}
+	return p.logs.Tail(a.ID, n)
+}
+
+// change runs fn with the app, one change of an app at a time.
+func (p *Platform) change(ctx context.Context, verb, app string, fn func(context.Context, App) error) error {
+	a, err := p.App(app)
+	if err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	unlock, err := p.lockApp(ctx, a.Name)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
+	}
+	defer unlock()
+	if a, err = p.App(a.ID); err != nil { // it may have changed while we waited
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	if err := fn(ctx, a); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
+	}
+	return nil
+}
+
+// lockApp waits until nobody else changes the app of that name.
+func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err error) {
+	for {
+		p.mu.Lock()
+		busy, ok := p.locked[name]
+		if !ok {
+			mine := make(chan struct{})
+			p.locked[name] = mine
+			p.mu.Unlock()
+			return func() {
+				p.mu.Lock()
+				delete(p.locked, name)
+				p.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		p.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another change of app %s: %w", name, ctx.Err())
+		}
+	}
+}
+
+func (p *Platform) putApp(ctx context.Context, a App) error {
+	a.Updated = p.now()
+	return p.db.Update(ctx, func(tx *state.Tx) error {
+		row, ok := apps.Get(tx, a.ID)
+		if !ok {
+			return fmt.Errorf("app %s is no more: %w", a.Name, fs.ErrNotExist)
+		}
+		a.Package, a.Droplet = row.Package, row.Droplet
+		return apps.Put(tx, a)
+	})
+}
+
+func (p *Platform) removeLRP(ctx context.Context, id lrp.ID) error {
+	if id == "" {
+		return nil
+	}
+	return p.sched.Remove(ctx, id)
+}
+
+// desired builds what the scheduler is told of an app.
+func (p *Platform) desired(a App, id lrp.ID) (lrp.Desired, error) {
+	d, ok := droplets.Get(p.db.View(), a.Droplet)
+	if !ok {
+		return lrp.Desired{}, fmt.Errorf("app %s has no droplet; push it first", a.Name)
+	}
+	command := a.Command
+	if command == "" {
+		command = d.Command("web")
+	}
+	if command == "" {
+		return lrp.Desired{}, errors.New("Start command not specified: the buildpack named no web process; give one with PushRequest.Command or a line \"web: …\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
+	}
+	h := cell.Health{Type: a.Health.Type, Endpoint: a.Health.Endpoint, StartTimeout: a.Health.StartTimeout}
+	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)
+	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(a.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a), "VCAP_SERVICES={}")
+	return lrp.Desired{ID: id, Instances: a.Instances, Annotation: a.ID, Work: cell.Work{
+		Spec: cell.Spec{
+			Stack: a.Stack, Memory: a.Memory, Disk: a.Disk, CPU: cpuWeight(a.Memory), PIDs: 1024, NoFile: 16384, Ports: []int{8080},
+		},
+		Layers: []cell.Input{{Source: cell.Source("blob:" + d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
+		Process: cell.Process{
+			Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", command, ""},
+			Env: env, Dir: "/home/vcap/app", Grace: 10 * time.Second,
+		},
+		Health: &h,
+		Log:    cell.LogTag{App: a.ID, Source: "APP/PROC/WEB"},
+	}}, nil
+}
+
+// cpuWeight is Cloud Foundry's: a share of 100 that follows memory between 128 MB and 8 GB
+// (lib/cloud_controller/diego/task_cpu_weight_calculator.rb).
+func cpuWeight(memory int64) int {
+	mb := min(max(memory>>20, 128), 8192)
+	return int(100 * mb / 8192)
+}
+
+func (p *Platform) vcapApplication(a App) string {
+	hosts := p.hosts(a.ID)
+	b, err := json.Marshal(map[string]any{
+		"application_id": a.ID, "application_name": a.Name, "name": a.Name,
+		"application_uris": hosts, "uris": hosts,
+		"limits":       map[string]int64{"mem": a.Memory >> 20, "disk": a.Disk >> 20, "fds": 16384},
+		"process_type": "web", "process_id": a.ID,
+	})
+	if err != nil {
+		return "{}"
+	}
+	return string(b)
+}
+
+// hosts returns an app's routes, the first one first.
+func (p *Platform) hosts(app string) []string {
+	var out []string
+	v := p.db.View()
+	a, _ := apps.Get(v, app)
+	own := p.defaultHost(a.Name)
+	for r := range routes.By(v, "app", app) {
+		if r.Host != own {
+			out = append(out, r.Host)
+		}
+	}
+	slices.Sort(out)
+	if r, ok := routes.Get(v, own); ok && r.App == app {
+		out = append([]string{own}, out...)
+	}
+	return out
+}
+
+func (p *Platform) defaultHost(name string) string {
+	return strings.ToLower(name) + "." + p.cfg.Domain
+}
+
+func first[T any](seq iter.Seq[T]) (T, bool) {
+	for v := range seq {
+		return v, true
+	}
+	var zero T
+	return zero, false
+}

@@ -1,0 +1,250 @@
+package dewpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// PushRequest says what to push and how to run it. Zero fields mean: as it was, and for a
+// new app Cloud Foundry's default.
+type PushRequest struct {
+	// Name of the app; an app of that name is changed, else one is made. Letters, digits,
+	// "-", "_" and "."; its first route is Name.Config.Domain.
+	Name string
+	// Path is the app's folder, or its zip, jar or war file, on this machine; or
+	// Files is the app. Exactly one of them is given.
+	Path  string
+	Files fs.FS
+	// Instances wanted; nil: as it was, or 1.
+	Instances *int
+	Memory    int64 // bytes; a new app: 1 GiB
+	Disk      int64 // bytes; a new app: 1 GiB
+	// Env is set on top of what the app has.
+	Env        []string
+	Buildpacks []string
+	Stack      string
+	Command    string
+	Health     *Health
+	// Hosts are routes beside the first.
+	Hosts []string
+	// NoStart stages and leaves the app as it runs, or does not.
+	NoStart bool
+	// Progress is called with each step and line, one call at a time. Nil: nobody is told.
+	Progress func(Progress)
+}
+
+// PushResult says what a push did.
+type PushResult struct {
+	App     App
+	Package Package
+	Build   Build
+	Droplet Droplet
+	// Hosts are the app's routes.
+	Hosts     []string
+	Instances []lrp.Instance
+
+	// Files and Bytes of the app, and how many of them were here already and not stored again.
+	Files, KnownFiles int
+	Bytes, KnownBytes int64
+	// CacheUsed tells that staging was given the build cache of an earlier one.
+	CacheUsed bool
+	// Steps tells how long each took, in order.
+	Steps []StepTime
+	Took  time.Duration
+}
+
+// StepTime is how long a step took.
+type StepTime struct {
+	Step Step
+	Took time.Duration
+}
+
+// push is one Push under way.
+type push struct {
+	p     *Platform
+	req   PushRequest
+	res   PushResult
+	begun time.Time
+	cur   Step
+	curAt time.Time
+	tell  func(Progress)
+}
+
+func (u *push) begin(s Step) {
+	u.cur, u.curAt = s, u.p.now()
+	u.tell(Progress{Step: s, Time: u.curAt})
+}
+
+func (u *push) done(format string, args ...any) {
+	now := u.p.now()
+	took := now.Sub(u.curAt)
+	u.res.Steps = append(u.res.Steps, StepTime{u.cur, took})
+	u.tell(Progress{Step: u.cur, Time: now, Done: true, Took: took, Text: fmt.Sprintf(format, args...)})
+}
+
+func (u *push) line(l logs.Line) {
+	u.p.logs.Append(l)
+	u.tell(Progress{Step: u.cur, Time: l.Time, Line: &l})
+}
+
+// Push takes an app from its files to running instances behind a route, and returns when
+// every instance is healthy. It needs Run to be under way.
+//
+// If a step fails, the error names it; what an earlier push had running goes on. A failed
+// staging is a *staging.Error. When ctx ends, Push ends within a second and leaves nothing
+// half-done. Several pushes may run at once; of one app, one at a time.
+func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, error) {
+	if err := req.validate(); err != nil {
+		return nil, err
+	}
+	unlock, err := p.lockApp(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	u := &push{p: p, req: req, begun: p.now(), tell: req.Progress}
+	if u.tell == nil {
+		u.tell = func(Progress) {}
+	}
+	steps := []func(context.Context) error{u.record, u.upload, u.stage, u.run}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
+		}
+		if req.NoStart && u.cur == StepDroplet {
+			break
+		}
+	}
+	u.res.Took = p.now().Sub(u.begun)
+	return &u.res, nil
+}
+
+func (r *PushRequest) validate() error {
+	switch {
+	case r.Name == "":
+		return errors.New("push: the app has no name; set PushRequest.Name")
+	case !validName(r.Name):
+		return fmt.Errorf("push: app name %q: use letters, digits, \"-\", \"_\" and \".\", at most 63 of them", r.Name)
+	case (r.Files == nil) == (r.Path == ""):
+		return fmt.Errorf("push %s: set one of PushRequest.Path and PushRequest.Files, the app's files", r.Name)
+	case r.Instances != nil && *r.Instances < 0:
+		return fmt.Errorf("push %s: %d instances: the number cannot be negative", r.Name, *r.Instances)
+	case r.Memory < 0 || r.Disk < 0:
+		return fmt.Errorf("push %s: memory %d, disk %d: neither can be negative", r.Name, r.Memory, r.Disk)
+	}
+	for _, kv := range r.Env {
+		k, _, ok := strings.Cut(kv, "=")
+		if !ok || k == "" || strings.ContainsRune(kv, 0) {
+			return fmt.Errorf("push %s: environment %q: write NAME=VALUE", r.Name, kv)
+		}
+		if strings.HasPrefix(k, "VCAP_") || k == "PORT" {
+			return fmt.Errorf("push %s: environment %s is set by the platform; choose another name", r.Name, k)
+		}
+	}
+	return nil
+}
+
+func validName(s string) bool {
+	if len(s) > 63 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for _, c := range s {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// record makes or changes the app's row, and its routes.
+func (u *push) record(ctx context.Context) error {
+	u.begin(StepRecord)
+	hosts := append([]string{u.p.defaultHost(u.req.Name)}, u.req.Hosts...)
+	fresh := false
+	err := u.p.db.Update(ctx, func(tx *state.Tx) error {
+		a, ok := first(apps.By(tx, "name", u.req.Name))
+		if !ok {
+			fresh = true
+			a = App{ID: u.p.newID(), Name: u.req.Name, Instances: 1, Memory: 1 << 30, Disk: 1 << 30, Created: u.p.now()}
+		}
+		u.req.apply(&a)
+		a.Updated = u.p.now()
+		if err := apps.Put(tx, a); err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			h = strings.ToLower(h)
+			if r, ok := routes.Get(tx, h); ok && r.App != a.ID {
+				return fmt.Errorf("route %s belongs to another app; choose another host or delete that app", h)
+			}
+			if err := routes.Put(tx, Route{Host: h, App: a.ID}); err != nil {
+				return err
+			}
+		}
+		u.res.App = a
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record the app: %w", err)
+	}
+	u.res.Hosts = u.p.hosts(u.res.App.ID)
+	u.line(u.p.apiLine(u.res.App.ID, "Uploading app package for app with guid "+u.res.App.ID))
+	what := "changed"
+	if fresh {
+		what = "created"
+	}
+	u.done("app %s %s, route %s", u.req.Name, what, strings.Join(u.res.Hosts, ", "))
+	return nil
+}
+
+func (r *PushRequest) apply(a *App) {
+	if r.Instances != nil {
+		a.Instances = *r.Instances
+	}
+	if r.Memory > 0 {
+		a.Memory = r.Memory
+	}
+	if r.Disk > 0 {
+		a.Disk = r.Disk
+	}
+	if r.Buildpacks != nil {
+		a.Buildpacks = r.Buildpacks
+	}
+	if r.Stack != "" {
+		a.Stack = r.Stack
+	}
+	if r.Command != "" {
+		a.Command = r.Command
+	}
+	if r.Health != nil {
+		a.Health = *r.Health
+	}
+	a.Env = mergeEnv(a.Env, r.Env)
+}
+
+// mergeEnv returns base with each of over set, in a stable order.
+func mergeEnv(base, over []string) []string {
+	out := append([]string(nil), base...)
+next:
+	for _, kv := range over {
+		k, _, _ := strings.Cut(kv, "=")
+		for i, have := range out {
+			if hk, _, _ := strings.Cut(have, "="); hk == k {
+				out[i] = kv
+				continue next
+			}
+		}
+		out = append(out, kv)
+	}
+	return out
+}

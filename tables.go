@@ -1,0 +1,132 @@
+package dewpoint
+
+import (
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/staging"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// App is an app as its owner wants it. Rows are values: what is returned may be kept.
+type App struct {
+	ID   string `json:"id"`
+	Name string `json:"name"` // unique
+	// Instances of the web process that are wanted while the app is started.
+	Instances int   `json:"instances"`
+	Memory    int64 `json:"memory"` // bytes for each instance
+	Disk      int64 `json:"disk"`   // bytes for each instance
+	// Env is the app's environment, "K=V"; later wins.
+	Env        []string `json:"env,omitempty"`
+	Buildpacks []string `json:"buildpacks,omitempty"`
+	Stack      string   `json:"stack,omitempty"`
+	// Command overrides the droplet's start command; "" leaves it.
+	Command string `json:"command,omitempty"`
+	Health  Health `json:"health"`
+	Started bool   `json:"started"`
+	// Package and Droplet are the current ones; "" before the first.
+	Package string `json:"package,omitempty"`
+	Droplet string `json:"droplet,omitempty"`
+	// LRP is the id of the process that runs now; "" while stopped.
+	LRP     lrp.ID    `json:"lrp,omitempty"`
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
+}
+
+// Health says how an app's health is learned. The zero value is Cloud Foundry's default: a
+// TCP connection to its port within 60 seconds.
+type Health struct {
+	Type         string        `json:"type,omitempty"` // "port", "http" or "process"
+	Endpoint     string        `json:"endpoint,omitempty"`
+	StartTimeout time.Duration `json:"startTimeout,omitempty"`
+}
+
+// Package is an app's source as it was uploaded.
+type Package struct {
+	ID  string `json:"id"`
+	App string `json:"app"`
+	// Key is the blob of the manifest; Keys are all blobs that the package needs, Key included.
+	Key     string    `json:"key"`
+	Keys    []string  `json:"keys"`
+	SHA256  string    `json:"sha256"`
+	Files   int       `json:"files"`
+	Size    int64     `json:"size"` // bytes, uncompressed
+	Created time.Time `json:"created"`
+}
+
+// BuildState is where a staging stands.
+type BuildState string
+
+// The states of a build.
+const (
+	BuildStaging BuildState = "STAGING"
+	BuildStaged  BuildState = "STAGED"
+	BuildFailed  BuildState = "FAILED"
+)
+
+// Build is one staging.
+type Build struct {
+	ID      string          `json:"id"`
+	App     string          `json:"app"`
+	Package string          `json:"package"`
+	Droplet string          `json:"droplet,omitempty"`
+	State   BuildState      `json:"state"`
+	Error   string          `json:"error,omitempty"`
+	Reason  string          `json:"reason,omitempty"` // of the staging.Error
+	Retry   bool            `json:"retry,omitempty"`  // trying again may help
+	Phases  []staging.Phase `json:"phases,omitempty"`
+	Created time.Time       `json:"created"`
+	Ended   time.Time       `json:"ended,omitzero"`
+}
+
+// Droplet is a staged app, ready to run.
+type Droplet struct {
+	ID                string              `json:"id"`
+	App               string              `json:"app"`
+	Package           string              `json:"package"`
+	Key               string              `json:"key"`
+	SHA256            string              `json:"sha256"`
+	Size              int64               `json:"size"` // bytes
+	DetectedBuildpack string              `json:"detectedBuildpack,omitempty"`
+	Buildpacks        []staging.Buildpack `json:"buildpacks,omitempty"`
+	Processes         []staging.Process   `json:"processes,omitempty"`
+	Sidecars          []staging.Sidecar   `json:"sidecars,omitempty"`
+	Created           time.Time           `json:"created"`
+}
+
+// Command returns the start command of a process type, "" if there is none.
+func (d Droplet) Command(processType string) string {
+	r := staging.Result{Processes: d.Processes}
+	return r.Command(processType)
+}
+
+// Route sends requests for a host to an app.
+type Route struct {
+	Host string `json:"host"` // lower case, without port; the key
+	App  string `json:"app"`
+}
+
+// buildCache is what the last staging of an app left for the next one.
+type buildCache struct {
+	App    string `json:"app"`
+	Stack  string `json:"stack"`
+	Key    string `json:"key"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+var (
+	apps = state.NewTable("apps", func(a App) string { return a.ID },
+		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{a.Name} }})
+	packages = state.NewTable("packages", func(p Package) string { return p.ID },
+		state.Index[Package]{Name: "app", Keys: func(p Package) []string { return []string{p.App} }})
+	builds = state.NewTable("builds", func(b Build) string { return b.ID },
+		state.Index[Build]{Name: "app", Keys: func(b Build) []string { return []string{b.App} }},
+		state.Index[Build]{Name: "state", Keys: func(b Build) []string { return []string{string(b.State)} }})
+	droplets = state.NewTable("droplets", func(d Droplet) string { return d.ID },
+		state.Index[Droplet]{Name: "app", Keys: func(d Droplet) []string { return []string{d.App} }})
+	routes = state.NewTable("routes", func(r Route) string { return r.Host },
+		state.Index[Route]{Name: "app", Keys: func(r Route) []string { return []string{r.App} }})
+	caches = state.NewTable("buildcaches", func(c buildCache) string { return c.App },
+		state.Index[buildCache]{Name: "key", Keys: func(c buildCache) []string { return []string{c.Key} }})
+)

@@ -1,0 +1,101 @@
+package dewpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/resourcematch"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// uploadLease is how long what a match found stays, at least: Cloud Foundry gives an upload
+// 15 minutes.
+const uploadLease = 20 * time.Minute
+
+// upload takes a push from its files to a package: scan, match, store what is new.
+func (u *push) upload(ctx context.Context) error {
+	p := u.p
+	lease, err := p.catalog.Lease(ctx, uploadLease)
+	if err != nil {
+		return err
+	}
+	defer p.release(ctx, lease)
+
+	u.begin(StepMatch)
+	files, err := u.scan(ctx)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	known, err := p.matcher.Match(ctx, files.Fingerprints(), lease)
+	if err != nil {
+		return err
+	}
+	u.count(files, known)
+	u.done("%d files, %s; %d of them, %s, are here", u.res.Files, FormatBytes(u.res.Bytes), u.res.KnownFiles, FormatBytes(u.res.KnownBytes))
+
+	u.begin(StepUpload)
+	made, err := p.matcher.Assemble(ctx, resourcematch.Upload{Lease: lease, Known: known, Files: files})
+	if err != nil {
+		return fmt.Errorf("store the app's files: %w", err)
+	}
+	u.done("%d files, %s", u.res.Files-u.res.KnownFiles, FormatBytes(u.res.Bytes-u.res.KnownBytes))
+
+	u.begin(StepPackage)
+	pkg := Package{
+		ID: p.newID(), App: u.res.App.ID, Key: made.Key, Keys: made.Keys, SHA256: made.SHA256,
+		Files: made.Files, Size: made.Size, Created: p.now(),
+	}
+	err = p.db.Update(ctx, func(tx *state.Tx) error {
+		a, ok := apps.Get(tx, pkg.App)
+		if !ok {
+			return errors.New("the app was deleted meanwhile")
+		}
+		for _, k := range pkg.Keys {
+			if err := p.catalog.Use(tx, "package:"+pkg.ID, k); err != nil {
+				return err
+			}
+		}
+		a.Package, a.Updated = pkg.ID, p.now()
+		u.res.App = a
+		if err := packages.Put(tx, pkg); err != nil {
+			return err
+		}
+		return apps.Put(tx, a)
+	})
+	if err != nil {
+		return fmt.Errorf("record the package: %w", err)
+	}
+	u.res.Package = pkg
+	u.done("package %.12s of %d files, %s", pkg.SHA256, pkg.Files, FormatBytes(pkg.Size))
+	return nil
+}
+
+func (u *push) scan(ctx context.Context) (*resourcematch.Files, error) {
+	o := resourcematch.ScanOptions{MaxPackage: u.p.cfg.MaxPackage}
+	if u.req.Path != "" {
+		return resourcematch.ScanPath(ctx, u.req.Path, o)
+	}
+	return resourcematch.Scan(ctx, u.req.Files, o)
+}
+
+func (u *push) count(files *resourcematch.Files, known []resourcematch.Fingerprint) {
+	for i := range files.Entries {
+		if files.Entries[i].Regular() {
+			u.res.Files++
+		}
+	}
+	u.res.Bytes = files.Size()
+	u.res.KnownFiles = len(known)
+	for _, k := range known {
+		u.res.KnownBytes += k.Size
+	}
+}
+
+// openPackage streams a package as a tar.
+func (p *Platform) openPackage(ctx context.Context, pkg Package) (io.ReadCloser, error) {
+	return p.matcher.Open(ctx, pkg.Key, resourcematch.Tar)
+}
