@@ -29,6 +29,7 @@ func Example() {
 		Scheduler:  sched,
 	})
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	ended := make(chan error)
 	go func() { ended <- p.Run(ctx) }()
 
