@@ -103,7 +103,7 @@ func (t *tree) step(name, part string, make bool) (*os.Root, error) {
 		if err := at.Mkdir(part, 0o755); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", name, err)
 		}
-		return t.openDir(at, name, part)
+		return openDir(at, name, part)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -115,17 +115,26 @@ func (t *tree) step(name, part string, make bool) (*os.Root, error) {
 	case !fi.IsDir():
 		return nil, refuse(name, "it lies in %q, which is not a folder", part)
 	}
-	return t.openDir(at, name, part)
+	if fi.Mode().Perm()&0o700 != 0o700 {
+		t.unlock(at, part, fi)
+	}
+	return openDir(at, name, part)
 }
 
-func (t *tree) openDir(at *os.Root, name, part string) (*os.Root, error) {
-	sub, err := at.OpenRoot(part)
-	if errors.Is(err, fs.ErrPermission) {
-		// Left by an earlier archive: its mode says nothing about us, who may unpack here.
-		if err = at.Chmod(part, 0o700); err == nil {
-			sub, err = at.OpenRoot(part)
-		}
+// unlock opens a folder that an earlier archive closed to its owner, until the end.
+func (t *tree) unlock(at *os.Root, part string, fi fs.FileInfo) {
+	var path strings.Builder
+	for _, l := range t.open {
+		path.WriteString(l.name + "/")
 	}
+	path.WriteString(part)
+	if at.Chmod(part, fi.Mode().Perm()|0o700) == nil {
+		t.dirs[path.String()] = Entry{Name: path.String(), Mode: fi.Mode().Perm()}
+	}
+}
+
+func openDir(at *os.Root, name, part string) (*os.Root, error) {
+	sub, err := at.OpenRoot(part)
 	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", name, err)
 	}

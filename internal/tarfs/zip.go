@@ -213,9 +213,9 @@ func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.
 			err = fmt.Errorf("remove temporary file of zip: %w", err2)
 		}
 	}()
-	if l.Bytes > 0 {
-		// No entry can be much larger packed than unpacked.
-		r = io.LimitReader(r, l.Bytes+l.Bytes/8+maxDirectory+1)
+	most := spoolLimit(l)
+	if most > 0 {
+		r = io.LimitReader(r, most+1)
 	}
 	n, err := io.Copy(f, r)
 	switch {
@@ -223,8 +223,21 @@ func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.
 		return s, explain(l, src, err)
 	case err != nil:
 		return s, fmt.Errorf("copy zip to temporary file: %w", err)
-	case l.Bytes > 0 && n > l.Bytes+l.Bytes/8+maxDirectory:
+	case most > 0 && n > most:
 		return s, explain(l, nil, refuse("", "it is larger than what it may unpack to, %d bytes", l.Bytes))
 	}
 	return ExtractZip(ctx, root, dir, f, n, l)
+}
+
+// spoolLimit is the size of the largest zip that could pass l: no entry is much larger
+// packed than unpacked, and none has more than two headers. 0: no limit.
+func spoolLimit(l Limits) int64 {
+	if l.Bytes < 0 {
+		return 0
+	}
+	headers := int64(maxDirectory)
+	if l.Entries > 0 {
+		headers = min(headers, 16<<10*int64(l.Entries))
+	}
+	return l.Bytes + l.Bytes/8 + headers + 64<<10
 }
