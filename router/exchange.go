@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ type exchange struct {
 	attempts int
 	err      error // why no backend answered
 	upgraded bool
-	reason   string // X-Cf-RouterError that was sent; "": none
+	values   [4]string // of headers
+	reason   string    // X-Cf-RouterError that was sent; "": none
 }
 
 var (
@@ -105,19 +107,25 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		if prior := h["X-Forwarded-For"]; len(prior) > 0 {
 			ip = joinComma(prior) + ", " + ip
 		}
-		h.Set("X-Forwarded-For", ip)
+		x.set(h, 0, "X-Forwarded-For", ip)
 	}
 	if h.Get("X-Forwarded-Proto") == "" {
 		proto := "http"
 		if in.TLS != nil {
 			proto = "https"
 		}
-		h.Set("X-Forwarded-Proto", proto)
+		x.set(h, 1, "X-Forwarded-Proto", proto)
 	}
 	if h.Get("X-Request-Start") == "" {
-		h.Set("X-Request-Start", strconv.FormatInt(time.Now().UnixMilli(), 10))
+		x.set(h, 2, "X-Request-Start", strconv.FormatInt(time.Now().UnixMilli(), 10))
 	}
-	h.Set("X-Vcap-Request-Id", x.id)
+	x.set(h, 3, "X-Vcap-Request-Id", x.id)
+}
+
+// set is Header.Set for a canonical name, with the space that the exchange has for it.
+func (x *exchange) set(h http.Header, i int, name, value string) {
+	x.values[i] = value
+	h[name] = x.values[i : i+1 : i+1]
 }
 
 // RoundTrip offers the request to backends until one takes it. Another one is tried only
@@ -293,5 +301,13 @@ func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+	var text [36]byte
+	hex.Encode(text[:], b[:4])
+	at := 8
+	for _, part := range [][]byte{b[4:6], b[6:8], b[8:10], b[10:]} {
+		text[at] = '-'
+		hex.Encode(text[at+1:], part)
+		at += 1 + 2*len(part)
+	}
+	return string(text[:])
 }

@@ -23,11 +23,10 @@ func errAttrs(x *exchange, err error) []slog.Attr {
 	}
 }
 
-// setBackend tells the app which instance was meant.
+// setBackend tells the app which instance was meant. Each attempt has values of its own.
 func setBackend(h http.Header, b *Backend) {
-	h.Set("X-Cf-Applicationid", b.App)
-	h.Set("X-Cf-Instanceid", b.Instance)
-	h.Set("X-Cf-Instanceindex", strconv.Itoa(b.Index))
+	v := []string{b.App, b.Instance, strconv.Itoa(b.Index)}
+	h["X-Cf-Applicationid"], h["X-Cf-Instanceid"], h["X-Cf-Instanceindex"] = v[0:1:1], v[1:2:2], v[2:3:3]
 }
 
 func joinComma(v []string) string {

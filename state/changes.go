@@ -12,7 +12,7 @@ import (
 // database never made: read the tables anew (View) and go on from its Rev.
 var ErrCompacted = errors.New("state: these changes are no longer kept; read the tables and go on from there")
 
-// keptChanges is how many changes are kept at least.
+// keptChanges is how many changes are kept, less than one revision's more or fewer.
 const keptChanges = 100_000
 
 // Change is what one Update did to one row.
@@ -47,7 +47,7 @@ func (r *ring) add(cs []Change) {
 }
 
 // Changes returns the changes after a revision, oldest first: those of the tables given, or
-// of all if none is. At least the last 100,000 are kept, none from before Open.
+// of all if none is. The last 100,000 are kept, in whole revisions, none from before Open.
 // ErrCompacted: after is older than what is kept, or newer than all that happened.
 func (db *DB) Changes(after uint64, tables ...AnyTable) ([]Change, error) {
 	db.mu.Lock()

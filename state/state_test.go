@@ -395,29 +395,6 @@ func TestChanges(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-func TestChangesAreBounded(t *testing.T) {
-	t.Parallel()
-	db, err := state.Open(context.Background(), state.Config{}, notes)
-	require.NoError(t, err)
-	defer db.Close()
-	for range 210 {
-		require.NoError(t, db.Update(context.Background(), func(tx *state.Tx) error {
-			for i := range 1000 {
-				if err := notes.Put(tx, fmt.Sprint(i)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-	}
-	_, err = db.Changes(50)
-	assert.ErrorIs(t, err, state.ErrCompacted)
-	kept, err := db.Changes(110)
-	require.NoError(t, err)
-	assert.Len(t, kept, 100_000)
-	assert.Equal(t, uint64(111), kept[0].Rev)
-}
-
 func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
