@@ -1,0 +1,358 @@
+//go:build linux || darwin
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// container is a folder with processes.
+type container struct {
+	r    *Runtime
+	dir  string
+	root string // what "/" is
+	meta meta
+	info cell.Info
+
+	use  sync.RWMutex // held for reading by what works inside, so that Destroy comes after it
+	gone bool         // guarded by use
+
+	mu       sync.Mutex               // guards what follows
+	children map[string]chan struct{} // by process id: closed when the init that we started has ended
+
+	destroy sync.Mutex // one Destroy at a time
+	removed bool       // guarded by destroy
+}
+
+var (
+	_ cell.Container = (*container)(nil)
+	_ cell.Attacher  = (*container)(nil)
+	_ cell.Pather    = (*container)(nil)
+)
+
+func (c *container) Info() cell.Info { return c.info }
+
+// Path implements cell.Pather.
+func (c *container) Path(p string) string { return filepath.Join(c.root, path.Clean("/"+p)) }
+
+// enter begins work inside; leave must follow if it is nil.
+func (c *container) enter() error {
+	c.use.RLock()
+	if c.gone {
+		c.use.RUnlock()
+		return fmt.Errorf("container %s: %w", c.info.ID, fs.ErrNotExist)
+	}
+	return nil
+}
+
+func (c *container) leave() { c.use.RUnlock() }
+
+// inside is a container path as a name below the root.
+func inside(p string) string {
+	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p == "" {
+		return "."
+	}
+	return p
+}
+
+func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	root, err := os.OpenRoot(c.root)
+	if err != nil {
+		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
+	}
+	defer root.Close()
+	if err := extract(ctx, root, inside(dir), archive, c.dir); err != nil {
+		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
+	}
+	return nil
+}
+
+// extract unpacks an archive and reads it to its end.
+func extract(ctx context.Context, root *os.Root, dir string, r io.Reader, spool string) error {
+	// The names and links of a droplet are those of an app, and nothing to be checked here.
+	_, err := tarfs.Extract(ctx, root, dir, r, tarfs.Limits{Links: tarfs.AnyLinks, RawNames: true, Spool: spool})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+func (c *container) StreamOut(_ context.Context, name string) (io.ReadCloser, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	root, err := os.OpenRoot(c.root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	// A program may have put anything there: to open a pipe must not block.
+	f, err := root.OpenFile(inside(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("file of container %s: %w", c.info.ID, err)
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("file %s of container %s: not a regular file", name, c.info.ID)
+	}
+	return f, nil
+}
+
+// stateDir is where the init of a process keeps what it knows. Process ids may hold
+// anything; the folder's name must not.
+func (c *container) stateDir(id string) (string, error) {
+	if err := cell.CheckID(id); err != nil {
+		return "", fmt.Errorf("process id %w", err)
+	}
+	return filepath.Join(c.dir, "state", id), nil
+}
+
+func (c *container) Run(ctx context.Context, p cell.Process, stdio cell.IO) (cell.Running, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if p.ID == "" {
+		p.ID = "main"
+	}
+	run, err := c.run(ctx, p, stdio)
+	if err != nil {
+		return nil, fmt.Errorf("run process %q in container %s: %w", p.ID, c.info.ID, err)
+	}
+	return run, nil
+}
+
+func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*running, error) {
+	state, err := c.stateDir(p.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(state, 0o700); err != nil {
+		return nil, err // fs.ErrExist: it ran before
+	}
+	dir := c.Path(p.Dir)
+	if p.Dir == "" {
+		dir = c.Path("/home/vcap")
+	}
+	root, err := os.OpenRoot(c.root)
+	if err != nil {
+		return nil, err
+	}
+	err = root.MkdirAll(inside(strings.TrimPrefix(dir, c.root)), 0o755)
+	root.Close()
+	if err != nil {
+		return nil, fmt.Errorf("its folder: %w", err)
+	}
+	args := []string{"-state", state, "-dir", dir}
+	if n := c.nofile(); n > 0 {
+		args = append(args, "-nofile", strconv.FormatUint(n, 10))
+	}
+	args = append(args, "--", c.program(p.Path))
+	args = append(args, p.Args...)
+	// The command is not the context's: the process outlives it.
+	cmd := c.r.cfg.Program.Command(context.Background(), "init", args...)
+	cmd.Env = slices.Concat([]string{"HOME=" + c.Path("/home/vcap"), "TMPDIR=" + c.Path("/tmp")}, c.r.cfg.Env, p.Env)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither Ctrl-C at our terminal nor its end is for it
+	if err := c.r.cfg.Program.Start(cmd); err != nil {
+		return nil, errors.Join(err, removeAll(state))
+	}
+	ended := make(chan struct{})
+	c.mu.Lock()
+	c.children[p.ID] = ended
+	c.mu.Unlock()
+	// Not waited for by Close: it ends with the init, which may outlive us.
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // what counts is what init has recorded
+	}()
+	return c.follow(ctx, state, ended, stdio), nil
+}
+
+// program is what a program is called outside: one of the container, or else of this machine.
+func (c *container) program(name string) string {
+	if !path.IsAbs(name) {
+		return name
+	}
+	if st, err := os.Stat(c.Path(name)); err == nil && !st.IsDir() {
+		return c.Path(name)
+	}
+	return name
+}
+
+// nofile is the limit of open files: at most what this program may set.
+func (c *container) nofile() uint64 {
+	if c.meta.Spec.NoFile <= 0 {
+		return 0
+	}
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 0
+	}
+	return min(uint64(c.meta.Spec.NoFile), uint64(lim.Max))
+}
+
+// Attach implements cell.Attacher.
+func (c *container) Attach(ctx context.Context, id string, stdio cell.IO) (cell.Running, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if id == "" {
+		id = "main"
+	}
+	state, err := c.stateDir(id)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := lifecycle.InitState(state); err != nil {
+		return nil, fmt.Errorf("attach to process %q of container %s: %w", id, c.info.ID, err)
+	}
+	c.mu.Lock()
+	ended := c.children[id] // nil: another program's child
+	c.mu.Unlock()
+	return c.follow(ctx, state, ended, stdio), nil
+}
+
+// removeWait is how long Destroy waits for files to go; the rest goes in the background.
+const removeWait = 200 * time.Millisecond
+
+func (c *container) Destroy(ctx context.Context) error {
+	c.destroy.Lock()
+	defer c.destroy.Unlock()
+	if c.removed {
+		return nil
+	}
+	// What works inside ends soon: without its processes, and its folder is not looked for again.
+	if err := c.kill(ctx); err != nil {
+		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
+	}
+	c.use.Lock()
+	c.gone = true
+	c.use.Unlock()
+	if err := c.kill(ctx); err != nil { // one that was just being started
+		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
+	}
+	trash, err := os.MkdirTemp(filepath.Join(c.r.dir, trashDir), "c-")
+	if err == nil {
+		err = os.Rename(c.dir, filepath.Join(trash, "c"))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
+	}
+	c.removed = true
+	c.r.mu.Lock()
+	delete(c.r.containers, c.info.ID)
+	c.r.mu.Unlock()
+	c.r.ports.Release(c.meta.Ports)
+	c.r.sweepLayers()
+	c.r.discard(ctx, trash)
+	return nil
+}
+
+// discard removes a folder, in the background if it takes long.
+func (r *Runtime) discard(ctx context.Context, dir string) {
+	done := make(chan struct{})
+	r.wg.Go(func() {
+		defer close(done)
+		if err := removeAll(dir); err != nil {
+			r.cfg.Logger.Error("remove a folder", "folder", dir, "error", err)
+		}
+	})
+	t := time.NewTimer(removeWait)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// kill ends all processes and waits for their inits to have ended.
+func (c *container) kill(ctx context.Context) error {
+	all, err := os.ReadDir(filepath.Join(c.dir, "state"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var left []string
+	for _, e := range all {
+		state := filepath.Join(c.dir, "state", e.Name())
+		err := lifecycle.SignalInit(state, syscall.SIGKILL)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // no process was started
+		case err != nil:
+			return err
+		default:
+			left = append(left, e.Name())
+		}
+	}
+	for _, id := range left {
+		if err := c.awaitInit(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitInit waits until an init has ended.
+func (c *container) awaitInit(ctx context.Context, id string) error {
+	c.mu.Lock()
+	ended := c.children[id]
+	c.mu.Unlock()
+	if ended != nil {
+		select {
+		case <-ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		s, err := lifecycle.InitState(filepath.Join(c.dir, "state", id))
+		if err != nil || !s.Alive {
+			return nil //nolint:nilerr // no state: nothing to wait for
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or returns the context's error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

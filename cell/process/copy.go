@@ -1,0 +1,154 @@
+//go:build linux || darwin
+
+package process
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// copier copies a tree, several folders at a time. It follows no link.
+type copier struct {
+	g     *errgroup.Group
+	plain atomic.Bool // the file system shares no blocks: no use asking again
+}
+
+// copyTree copies what is in from into to, and closes both.
+func copyTree(ctx context.Context, from, to *os.Root) error {
+	c := &copier{}
+	c.g, ctx = errgroup.WithContext(ctx)
+	c.g.SetLimit(max(4, 2*runtime.GOMAXPROCS(0)))
+	c.g.Go(func() error { return c.folder(ctx, from, to, nil) })
+	return c.g.Wait()
+}
+
+// folder copies one folder, and closes from and to. The mode comes last: it may forbid to write.
+func (c *copier) folder(ctx context.Context, from, to *os.Root, st fs.FileInfo) error {
+	defer from.Close()
+	defer to.Close()
+	dir, err := from.Open(".")
+	if err != nil {
+		return err
+	}
+	all, err := dir.ReadDir(-1)
+	dir.Close()
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		switch mode := st.Mode(); {
+		case mode.IsDir():
+			err = c.enter(ctx, from, to, st)
+		case mode&fs.ModeSymlink != 0:
+			err = copyLink(from, to, e.Name())
+		case mode.IsRegular():
+			err = c.file(from, to, st)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if st == nil {
+		return nil
+	}
+	if err := to.Chmod(".", st.Mode().Perm()); err != nil {
+		return err
+	}
+	return to.Chtimes(".", time.Time{}, st.ModTime())
+}
+
+func (c *copier) enter(ctx context.Context, from, to *os.Root, st fs.FileInfo) error {
+	name := st.Name()
+	if err := to.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	subFrom, err := from.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	subTo, err := to.OpenRoot(name)
+	if err != nil {
+		subFrom.Close()
+		return err
+	}
+	sub := func() error { return c.folder(ctx, subFrom, subTo, st) }
+	if c.g.TryGo(sub) {
+		return nil
+	}
+	return sub()
+}
+
+func copyLink(from, to *os.Root, name string) error {
+	target, err := from.Readlink(name)
+	if err != nil {
+		return err
+	}
+	err = to.Symlink(target, name)
+	if errors.Is(err, fs.ErrExist) {
+		if err := to.Remove(name); err != nil {
+			return err
+		}
+		err = to.Symlink(target, name)
+	}
+	return err
+}
+
+func (c *copier) file(from, to *os.Root, st fs.FileInfo) error {
+	name := st.Name()
+	src, err := from.Open(name)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	dst, err := to.OpenFile(name, flags, st.Mode().Perm()|0o200)
+	if errors.Is(err, fs.ErrExist) {
+		if err := to.Remove(name); err != nil {
+			return err
+		}
+		dst, err = to.OpenFile(name, flags, st.Mode().Perm()|0o200)
+	}
+	if err != nil {
+		return err
+	}
+	err = c.content(dst, src, st.Size())
+	if err == nil {
+		err = dst.Chmod(st.Mode().Perm())
+	}
+	if cerr := dst.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return to.Chtimes(name, time.Time{}, st.ModTime()) // interpreters compare it with what they have compiled
+}
+
+func (c *copier) content(dst, src *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	if !c.plain.Load() {
+		if clone(dst, src) == nil {
+			return nil
+		}
+		c.plain.Store(true)
+	}
+	_, err := io.Copy(dst, src) // in the kernel where it can
+	return err
+}

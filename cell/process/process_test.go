@@ -1,0 +1,105 @@
+//go:build linux || darwin
+
+package process_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// prog is prepared once: each copy of the test binary would take its time.
+var prog *lifecycle.Program
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "celltest":
+			os.Exit(celltest.Main(os.Args[2:]))
+		case "agent":
+			os.Exit(agentMain(os.Args[2:]))
+		}
+	}
+	dir, err := os.MkdirTemp("", "process-test")
+	if err == nil {
+		prog, err = lifecycle.Prepare(context.Background(), lifecycle.Config{Dir: dir})
+	}
+	if err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// program runs the suites' program: this test binary.
+func program(args ...string) cell.Process {
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return cell.Process{Path: exe, Args: append([]string{"celltest"}, args...),
+		Env: []string{"GORACE=atexit_sleep_ms=0"}} // else each exit takes a second
+}
+
+func open(t *testing.T, dir string) *process.Runtime {
+	t.Helper()
+	r, err := process.New(t.Context(), process.Config{Dir: dir, Program: prog})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	return r
+}
+
+func TestRuntime(t *testing.T) {
+	t.Parallel()
+	celltest.Run(t, func(t *testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: open(t, t.TempDir()), Program: program}
+	})
+}
+
+// runAgent runs an Agent until t ends.
+func runAgent(t *testing.T, c cell.AgentConfig) *cell.Agent {
+	t.Helper()
+	c.ID = "cell-1"
+	a, err := cell.New(c)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-ended)
+	})
+	return a
+}
+
+func TestAgent(t *testing.T) {
+	t.Parallel()
+	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
+		dir := t.TempDir()
+		r := open(t, dir)
+		t.Cleanup(func() { empty(t, dir) })
+		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: r}), Program: program}
+	})
+}
+
+// empty asserts that nothing is left of any container.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{"containers", "making", "trash"} {
+		all, err := os.ReadDir(filepath.Join(dir, d))
+		assert.NoError(t, err)
+		assert.Empty(t, all, d)
+	}
+}

@@ -1,0 +1,356 @@
+//go:build linux || darwin
+
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/ports"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// The folders below Config.Dir.
+const (
+	containersDir = "containers" // <id>/{root, state/<process>, meta.json}
+	layersDir     = "layers"     // <digest>
+	makingDir     = "making"     // what is not whole yet
+	trashDir      = "trash"      // what is being removed
+	programDir    = "program"
+	lockFile      = "lock"
+	metaFile      = "meta.json"
+)
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Runtime makes containers that are folders with plain processes. See cell.Runtime for the
+// contract of its methods. A container's Note is durable when the program ends in
+// whatever way; a power cut may take the container with it.
+type Runtime struct {
+	cfg   Config
+	dir   string // absolute
+	lock  *os.File
+	ports ports.Pool
+
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	wg      sync.WaitGroup // of goroutines
+
+	mu         sync.Mutex // guards what follows
+	containers map[string]*container
+	reserved   map[string]bool // ids that are being made
+	layers     map[string]*layer
+}
+
+var _ cell.Runtime = (*Runtime)(nil)
+
+// New opens the folder, and finds the containers that are there. If another program has
+// it open, the error says so.
+func New(ctx context.Context, c Config) (*Runtime, error) {
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("process.New: %w", err)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, c Config) (*Runtime, error) {
+	if c.Dir == "" {
+		return nil, errors.New("Config.Dir is empty: name a folder for the containers")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c.defaults()
+	for _, d := range []string{"", containersDir, layersDir, makingDir, trashDir} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("folder %s: %w; give one that this user may write to", dir, err)
+		}
+	}
+	// Programs are told names with links resolved: on macOS /tmp is one.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runtime{cfg: c, dir: dir, lock: lock, containers: map[string]*container{}, reserved: map[string]bool{}, layers: map[string]*layer{}}
+	r.closing, r.close = context.WithCancel(context.Background())
+	if err := r.load(ctx); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (c *Config) defaults() {
+	if c.Env == nil {
+		c.Env = []string{defaultPath}
+	}
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	if c.KeepLayers == 0 {
+		c.KeepLayers = 8
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Containers == 0 {
+		c.Containers = 250
+	}
+}
+
+// lockDir makes the folder ours until the lock is closed or this program ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("folder %s: %w; give one that this user may write to", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		b := make([]byte, 20)
+		n, _ := f.Read(b)
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("folder %s is in use by process %s: end it, or give another folder", dir, strings.TrimSpace(string(b[:n])))
+		}
+		return nil, fmt.Errorf("lock folder %s: %w", dir, err)
+	}
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0) // only for the sentence above
+	return f, nil
+}
+
+// load removes what a program that was ended has left halfway, and finds the rest.
+func (r *Runtime) load(ctx context.Context) error {
+	for _, d := range []string{makingDir, trashDir} {
+		all, err := os.ReadDir(filepath.Join(r.dir, d))
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if err := removeAll(filepath.Join(r.dir, d, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	all, err := os.ReadDir(filepath.Join(r.dir, containersDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		c, err := r.find(e.Name())
+		if err != nil {
+			r.cfg.Logger.Error("a container that cannot be read is left alone", "container", e.Name(), "error", err)
+			continue
+		}
+		r.containers[e.Name()] = c
+		r.ports.Adopt(c.meta.Ports)
+	}
+	if err := r.loadLayers(); err != nil {
+		return err
+	}
+	if r.cfg.Program == nil {
+		r.cfg.Program, err = lifecycle.Prepare(ctx, lifecycle.Config{Dir: filepath.Join(r.dir, programDir), Source: r.cfg.Source})
+	}
+	return err
+}
+
+// Close ends the Runtime and leaves the containers as they are; processes go on. Another
+// program may then open the folder.
+func (r *Runtime) Close() error {
+	r.close()
+	r.wg.Wait()
+	return r.lock.Close()
+}
+
+// Capacity implements cell.Runtime.
+func (r *Runtime) Capacity(context.Context) (cell.Resources, error) {
+	res := cell.Resources{Memory: r.cfg.Memory, Disk: r.cfg.Disk, Containers: r.cfg.Containers,
+		Isolation: "none", Enforced: []string{"nofile"}, Survives: true}
+	if res.Memory == 0 {
+		n, err := memory()
+		if err != nil {
+			return res, fmt.Errorf("memory of this machine: %w; set Config.Memory", err)
+		}
+		res.Memory = n
+	}
+	if res.Disk == 0 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(r.dir, &st); err != nil {
+			return res, fmt.Errorf("disk of %s: %w; set Config.Disk", r.dir, err)
+		}
+		res.Disk = int64(st.Blocks) * int64(st.Bsize)
+	}
+	return res, nil
+}
+
+// Containers implements cell.Runtime.
+func (r *Runtime) Containers(context.Context) ([]cell.Container, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]cell.Container, 0, len(r.containers))
+	for _, id := range slices.Sorted(maps.Keys(r.containers)) {
+		all = append(all, r.containers[id])
+	}
+	return all, nil
+}
+
+// meta is the content of a container's meta.json.
+type meta struct {
+	Spec    cell.Spec `json:"spec"`
+	Note    []byte    `json:"note,omitempty"`
+	Created time.Time `json:"created"`
+	Ports   []int     `json:"ports,omitempty"` // one for each of Spec.Ports
+	Layers  []string  `json:"layers,omitempty"`
+}
+
+// Create implements cell.Runtime.
+func (r *Runtime) Create(ctx context.Context, c cell.Creation) (cell.Container, error) {
+	if err := cell.CheckID(c.ID); err != nil {
+		return nil, err
+	}
+	con, err := r.create(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", c.ID, err)
+	}
+	return con, nil
+}
+
+func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, err error) {
+	if len(c.Note) > cell.MaxNote {
+		return nil, fmt.Errorf("the note has %d bytes, at most %d are kept", len(c.Note), cell.MaxNote)
+	}
+	if c.Spec.Image != "" {
+		return nil, fmt.Errorf("image %s: %w: plain processes have no root filesystem", c.Spec.Image, errors.ErrUnsupported)
+	}
+	r.mu.Lock()
+	if r.containers[c.ID] != nil || r.reserved[c.ID] {
+		r.mu.Unlock()
+		return nil, fs.ErrExist
+	}
+	r.reserved[c.ID] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.reserved, c.ID)
+		r.mu.Unlock()
+	}()
+	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC()}
+	if m.Ports, err = r.ports.Take(ctx, len(c.Spec.Ports)); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Layers {
+		m.Layers = append(m.Layers, l.Digest)
+	}
+	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "c-")
+	if err == nil {
+		err = r.build(ctx, dir, m, c.Layers)
+	}
+	to := filepath.Join(r.dir, containersDir, c.ID)
+	if err == nil {
+		// Under a name that nobody knows until it is whole.
+		err = os.Rename(dir, to)
+	}
+	if err != nil {
+		r.ports.Release(m.Ports)
+		return nil, errors.Join(err, removeAll(dir))
+	}
+	con := r.newContainer(c.ID, m)
+	r.mu.Lock()
+	r.containers[c.ID] = con
+	r.mu.Unlock()
+	return con, nil
+}
+
+// build fills the folder of a new container.
+func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.Layer) error {
+	for _, d := range []string{"root/home/vcap", "root/tmp", "state"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, metaFile), data, 0o600); err != nil {
+		return err
+	}
+	if len(layers) == 0 {
+		return ctx.Err()
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, "root"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, l := range layers {
+		if err := r.putLayer(ctx, root, l); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// find reads a container of an earlier program.
+func (r *Runtime) find(id string) (*container, error) {
+	b, err := os.ReadFile(filepath.Join(r.dir, containersDir, id, metaFile))
+	if err != nil {
+		return nil, err
+	}
+	var m meta
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("%s: %w", metaFile, err)
+	}
+	return r.newContainer(id, m), nil
+}
+
+func (r *Runtime) newContainer(id string, m meta) *container {
+	c := &container{r: r, dir: filepath.Join(r.dir, containersDir, id), meta: m, children: map[string]chan struct{}{},
+		info: cell.Info{ID: id, Spec: m.Spec, Note: m.Note, Created: m.Created}}
+	c.root = filepath.Join(c.dir, "root")
+	for _, p := range m.Ports {
+		c.info.Addresses = append(c.info.Addresses, cell.Address{Port: p, Host: net.JoinHostPort(r.cfg.Host, strconv.Itoa(p))})
+	}
+	return c
+}
+
+// removeAll is os.RemoveAll that also removes what is in folders without write permission.
+func removeAll(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700) // if that fails, so does what follows
+			if err != nil {
+				return nil //nolint:nilerr // it could not be listed before; RemoveAll tells if it still cannot
+			}
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
