@@ -66,7 +66,8 @@ type batch struct {
 // when Update returns.
 //
 // If ctx ends before fn ran, nothing is done. If it ends later, the error wraps
-// ErrUncertain, and the batch is settled before any later one. A journal that fails is
+// ErrUncertain; those who still wait, or else the next Update (even one that writes nothing)
+// or Close, settle the batch before any later one. A journal that fails is
 // asked again, with pauses of 10 ms to 1 s, until ctx ends. After ErrFenced every Update
 // returns that error, for ever; reading goes on.
 //
