@@ -1,0 +1,226 @@
+// Command cistage turns a folder into a droplet, here and now: no server, no containers.
+//
+//	go run ./examples/cistage -o droplet.tgz examples/apps/hello-go
+//
+// It shows what a CI program imports: package staging and its drivers, and not the platform.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/staging"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const usage = `Usage: cistage [flags] -o DROPLET DIR
+
+Stages the app in DIR with Cloud Foundry's v2 buildpacks and writes its droplet, a tar.gz.
+
+Exit status:
+   0  the droplet was written
+   1  anything that has no number of its own
+   2  wrong flags
+   3  DIR cannot be staged: it is missing, empty, or has files that cannot be pushed
+   4  a buildpack is unknown, malformed or could not be fetched, or there is none
+  22  no buildpack recognised the app
+  23  a buildpack failed to compile the app, or to supply its part
+  24  bin/release failed, or printed no YAML
+  25  it took longer than -timeout
+ 130  interrupted
+
+Flags:
+`
+
+// options are the command line.
+type options struct {
+	dir, out, cache, catalogue string
+	buildpacks, env            list
+	stack, name                string
+	timeout                    time.Duration
+	json                       bool
+}
+
+// list is a flag that can be given again and again.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("cistage", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.StringVar(&o.out, "o", "", "`file` to write the droplet to")
+	f.Var(&o.buildpacks, "buildpack", "buildpack to use instead of detecting one: a name of -buildpacks, a folder, a zip, or the `URL` of a zip or git repository; may be repeated, the last builds the app")
+	f.StringVar(&o.catalogue, "buildpacks", filepath.Join("examples", "buildpacks"), "`folder` with a buildpack in each subfolder, detected in the order of names")
+	f.StringVar(&o.cache, "cache", "", "`folder` that keeps the app's build cache for the next time")
+	f.Var(&o.env, "env", "`NAME=VALUE` for the buildpacks; may be repeated")
+	f.StringVar(&o.stack, "stack", "", "CF_STACK that the buildpacks are told")
+	f.StringVar(&o.name, "name", "", "name of the app; the folder's by default")
+	f.DurationVar(&o.timeout, "timeout", staging.DefaultTimeout, "limit of the whole")
+	f.BoolVar(&o.json, "json", false, "print the result as JSON; output of the buildpacks goes to standard error then")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() != 1 || o.out == "" || o.timeout <= 0 {
+		f.Usage()
+		return o, errors.New("one DIR, -o and a positive -timeout are needed")
+	}
+	for _, kv := range o.env {
+		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
+			return o, fmt.Errorf("-env %q: write NAME=VALUE", kv)
+		}
+	}
+	var err error
+	if o.dir, err = filepath.Abs(f.Arg(0)); err != nil {
+		return o, err
+	}
+	if o.name == "" {
+		o.name = filepath.Base(o.dir)
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "cistage:", err)
+		return 2
+	}
+	lines := func(l logs.Line) {
+		to := stdout
+		if l.Stderr || o.json {
+			to = stderr
+		}
+		fmt.Fprintln(to, l.Text)
+	}
+	res, err := stage(ctx, o, lines)
+	if o.json {
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		if jerr := e.Encode(report(o, res, err)); err == nil {
+			err = jerr
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "cistage:", err)
+		return status(ctx, err)
+	}
+	if !o.json {
+		summary(stdout, o, res)
+	}
+	return 0
+}
+
+// status is the exit status for an error.
+func status(ctx context.Context, err error) int {
+	if ctx.Err() != nil {
+		return 130
+	}
+	if errors.Is(err, errApp) {
+		return 3
+	}
+	e, ok := errors.AsType[*staging.Error](err)
+	if !ok {
+		return 1
+	}
+	switch e.Reason {
+	case staging.BuildpackInvalid, staging.BuildpackUnavailable, staging.NoBuildpacksFound:
+		return 4
+	case staging.NoAppDetected:
+		return 22
+	case staging.BuildpackCompileFailed, staging.BuildpackSupplyFailed:
+		return 23
+	case staging.BuildpackReleaseFailed:
+		return 24
+	case staging.Timeout:
+		return 25
+	}
+	return 1
+}
+
+func summary(w io.Writer, o options, res staging.Result) {
+	fmt.Fprintf(w, "\n%s: %d bytes, sha256 %s\n", o.out, res.Droplet.Size, res.Droplet.SHA256)
+	for _, b := range res.Buildpacks {
+		fmt.Fprintf(w, "buildpack %s %s\n", b.Name, b.Version)
+	}
+	for _, p := range res.Processes {
+		fmt.Fprintf(w, "process %s: %s\n", p.Type, p.Command)
+	}
+	for _, p := range res.Phases {
+		fmt.Fprintf(w, "%-7s %s\n", p.Name, p.Duration.Round(time.Millisecond))
+	}
+}
+
+// printed is what -json prints.
+type printed struct {
+	App               string              `json:"app"`
+	Droplet           *file               `json:"droplet,omitempty"`
+	Cache             *file               `json:"cache,omitempty"`
+	DetectedBuildpack string              `json:"detectedBuildpack,omitempty"`
+	Buildpacks        []staging.Buildpack `json:"buildpacks,omitempty"`
+	Processes         []staging.Process   `json:"processes,omitempty"`
+	Sidecars          []staging.Sidecar   `json:"sidecars,omitempty"`
+	Phases            []phase             `json:"phases"`
+	Error             *failure            `json:"error,omitempty"`
+}
+
+type file struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+type phase struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+}
+
+type failure struct {
+	Reason     staging.Reason `json:"reason,omitempty"`
+	Phase      string         `json:"phase,omitempty"`
+	Text       string         `json:"text"`
+	ExitStatus int            `json:"exitStatus,omitempty"`
+	Retryable  bool           `json:"retryable"`
+}
+
+func report(o options, res staging.Result, err error) printed {
+	p := printed{App: o.name, DetectedBuildpack: res.DetectedBuildpack, Buildpacks: res.Buildpacks,
+		Processes: res.Processes, Sidecars: res.Sidecars, Phases: []phase{}}
+	for _, ph := range res.Phases {
+		p.Phases = append(p.Phases, phase{ph.Name, ph.Duration.Seconds()})
+	}
+	if err != nil {
+		p.Error = &failure{Text: err.Error()}
+		if e, ok := errors.AsType[*staging.Error](err); ok {
+			p.Error.Reason, p.Error.Phase, p.Error.ExitStatus, p.Error.Retryable = e.Reason, e.Phase, e.ExitStatus, e.Retryable
+		}
+		return p
+	}
+	p.Droplet = &file{o.out, res.Droplet.Size, res.Droplet.SHA256}
+	if c := res.Cache; c != nil && o.cache != "" {
+		p.Cache = &file{filepath.Join(o.cache, cacheFile), c.Size, c.SHA256}
+	}
+	return p
+}
