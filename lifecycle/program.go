@@ -208,7 +208,8 @@ func (p *Program) Command(ctx context.Context, role string, args ...string) *exe
 // Start starts cmd, which must run a role of this program, and returns when the role has
 // said that it runs; for the role "init", when its process was started and recorded (or its
 // failure to start was). A role that does not say so within 5 seconds is killed, and the error says so.
-// Descriptor 3 of the process is taken; files in cmd.ExtraFiles follow from 4.
+// Descriptor 3 of the process is taken; files in cmd.ExtraFiles follow from 4. A cmd.WaitDelay
+// of 0 becomes 1 second, as children that the role has left may hold its pipes.
 //
 // After an error the process is gone and waited for; after nil the caller must call Wait.
 func (p *Program) Start(cmd *exec.Cmd) error {
@@ -224,6 +225,9 @@ func (p *Program) Start(cmd *exec.Cmd) error {
 		cmd.Env = cmd.Environ()
 	}
 	cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], handshakeEnv+"=3")
+	if cmd.WaitDelay == 0 {
+		cmd.WaitDelay = time.Second
+	}
 	err = cmd.Start()
 	_ = w.Close()
 	cmd.ExtraFiles = extra
@@ -231,9 +235,6 @@ func (p *Program) Start(cmd *exec.Cmd) error {
 		return fmt.Errorf("start role %s: %w", role, err)
 	}
 	if err := awaitHandshake(r, role); err != nil {
-		if cmd.WaitDelay == 0 {
-			cmd.WaitDelay = time.Second // children may hold its pipes
-		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		return fmt.Errorf("start role %s of %s: %w", role, p.Path, err)
