@@ -182,7 +182,7 @@ func (f *Files) addFile(ctx context.Context, s sink, e *Entry) error {
 		return err
 	}
 	defer r.Close()
-	return s.add(e, newChecked(ctx, r, &e.Fingerprint))
+	return s.add(e, newChecked(ctx, r, &e.Fingerprint, onlySHA1))
 }
 
 func knownPaths(known []Fingerprint) map[string]string {
@@ -195,7 +195,7 @@ func knownPaths(known []Fingerprint) map[string]string {
 
 // checked reads a content that is known by its fingerprint. It fails, instead of ending, if
 // it is not that content; so whoever stores until io.EOF stores nothing wrong. A size has to
-// be there, sums may be missing.
+// be there; sums that are missing, or not taken, are not compared.
 type checked struct {
 	ctx  context.Context
 	r    io.Reader
@@ -204,8 +204,8 @@ type checked struct {
 	err  error
 }
 
-func newChecked(ctx context.Context, r io.Reader, want *Fingerprint) *checked {
-	return &checked{ctx: ctx, r: r, want: want, sums: newDigests()}
+func newChecked(ctx context.Context, r io.Reader, want *Fingerprint, s sums) *checked {
+	return &checked{ctx: ctx, r: r, want: want, sums: newDigests(s)}
 }
 
 func (c *checked) Read(p []byte) (int, error) {
@@ -220,6 +220,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	switch {
 	case c.sums.n > c.want.Size:
 		c.err = &Error{Reason: Changed, Path: c.want.Path, Detail: "it is longer"}
+		return 0, c.err // what is too much is nobody's
 	case errors.Is(err, io.EOF):
 		c.err = c.end()
 	case err != nil:
@@ -231,7 +232,7 @@ func (c *checked) Read(p []byte) (int, error) {
 }
 
 func (c *checked) end() error {
-	var got Fingerprint
+	got := *c.want
 	c.sums.into(&got)
 	switch {
 	case got.Size != c.want.Size:

@@ -141,13 +141,13 @@ func (a *assembly) known(ctx context.Context) error {
 			sums = append(sums, sum)
 		}
 	}
-	refs, err := a.c.catalog.FindPin(ctx, KindResource, sums, a.u.Lease)
+	refs, err := a.c.find(ctx, sums, a.u.Lease)
 	if err != nil {
 		return err
 	}
 	for _, f := range a.u.Known {
 		sum, _ := alias(f.SHA1)
-		ref, ok := refs[sum]
+		ref, ok := refs.get(sum)
 		if !ok || f.Size != 0 && f.Size != ref.Size || f.SHA256 != "" && !strings.EqualFold(f.SHA256, ref.Digest) {
 			return &Error{Reason: Unknown, Path: f.Path, Detail: "SHA-1 " + f.SHA1}
 		}
@@ -248,26 +248,24 @@ func (a *assembly) caches(e *Entry) bool { return !a.u.NoCache && a.c.fits(e.Siz
 // resource stores one file that will be known.
 func (a *assembly) resource(ctx context.Context, w work) error {
 	p := &a.parts[w.part]
-	open := w.open
+	c := content{open: w.open}
 	if p.SHA1 == "" {
-		r, err := open()
+		r, err := w.open()
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		src := newChecked(ctx, r, &w.Fingerprint)
+		src := newChecked(ctx, r, &w.Fingerprint, onlySHA1)
 		if p.Size <= memoryFile {
-			body, err := src.all()
-			if err != nil {
+			if c.body, err = src.all(); err != nil {
 				return err
 			}
-			open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		} else if _, err := io.CopyBuffer(onlyWriter{io.Discard}, src, make([]byte, chunk)); err != nil {
 			return err
 		}
 		src.sums.into(&p.Fingerprint)
 	}
-	ref, err := a.store(ctx, p.Fingerprint, open)
+	ref, err := a.store(ctx, p.Fingerprint, c)
 	if err != nil {
 		return err
 	}
@@ -275,8 +273,15 @@ func (a *assembly) resource(ctx context.Context, w work) error {
 	return nil
 }
 
-// store puts one content, once in an Assemble however many files have it.
-func (a *assembly) store(ctx context.Context, f Fingerprint, open func() (io.ReadCloser, error)) (catalog.Ref, error) {
+// content is a file's bytes: in memory, where their SHA-1 was taken, or to be opened.
+type content struct {
+	body []byte
+	open func() (io.ReadCloser, error)
+}
+
+// store puts one content, once in an Assemble however many files have it. The Store takes
+// its SHA-256.
+func (a *assembly) store(ctx context.Context, f Fingerprint, c content) (catalog.Ref, error) {
 	a.mu.Lock()
 	o := a.stored[f.SHA1]
 	if o == nil {
@@ -284,20 +289,23 @@ func (a *assembly) store(ctx context.Context, f Fingerprint, open func() (io.Rea
 		a.stored[f.SHA1] = o
 	}
 	a.mu.Unlock()
-	o.Do(func() { o.ref, o.err = a.put(ctx, f, open) })
-	if o.err == nil && f.SHA256 != "" && f.SHA256 != o.ref.Digest {
+	o.Do(func() { o.ref, o.err = a.put(ctx, f, c) })
+	if o.err == nil && (f.Size != o.ref.Size || f.SHA256 != "" && f.SHA256 != o.ref.Digest) {
 		return o.ref, &Error{Reason: Changed, Path: f.Path, Detail: "its SHA-1 is that of another content"}
 	}
 	return o.ref, o.err
 }
 
-func (a *assembly) put(ctx context.Context, f Fingerprint, open func() (io.ReadCloser, error)) (catalog.Ref, error) {
-	r, err := open()
+func (a *assembly) put(ctx context.Context, f Fingerprint, c content) (catalog.Ref, error) {
+	if c.body != nil {
+		return a.c.catalog.PutAs(ctx, KindResource, f.SHA1, a.u.Lease, bytes.NewReader(c.body))
+	}
+	r, err := c.open()
 	if err != nil {
 		return catalog.Ref{}, fmt.Errorf("store %s: %w", f.Path, err)
 	}
 	defer r.Close()
-	src := newChecked(ctx, r, &f)
+	src := newChecked(ctx, r, &f, onlySHA1)
 	ref, err := a.c.catalog.PutAs(ctx, KindResource, f.SHA1, a.u.Lease, src)
 	return ref, src.blame(err)
 }
@@ -306,7 +314,7 @@ func (a *assembly) put(ctx context.Context, f Fingerprint, open func() (io.ReadC
 func (c *checked) all() ([]byte, error) {
 	b := bytes.NewBuffer(make([]byte, 0, c.want.Size+bytes.MinRead))
 	_, err := b.ReadFrom(c)
-	return b.Bytes(), err
+	return b.Bytes(), err // not nil, even if it is empty
 }
 
 // blame prefers the reader's own failure to what became of it on its way.

@@ -84,7 +84,7 @@ func (r *packReader) next() error {
 		return fmt.Errorf("store %s: %w", w.Path, err)
 	}
 	r.parts[w.part].Offset = r.off
-	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint), f
+	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint, bothSums), f
 	return nil
 }
 
@@ -116,7 +116,7 @@ func (a *assembly) upload(ctx context.Context) error {
 	case len(head) >= 2 && string(head[:2]) == "\x1f\x8b":
 		z, err := gzip.NewReader(br)
 		if err != nil {
-			return badUpload(err)
+			return badTar(err)
 		}
 		return a.tar(ctx, z)
 	case isZip(head):
@@ -191,7 +191,7 @@ func (a *assembly) tar(ctx context.Context, r io.Reader) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(a.c.cfg.Writers + 1)
 	s := &tarUpload{a: a, ctx: gctx, g: g, done: map[int]*Part{}}
-	err := s.read(tar.NewReader(&ctxReader{gctx, r}))
+	err := s.read(&tarSource{ctx: gctx, r: r})
 	if s.pack != nil {
 		s.pack.CloseWithError(err) // nil: io.EOF
 	}
@@ -220,14 +220,16 @@ type tarUpload struct {
 	done map[int]*Part
 }
 
-func (s *tarUpload) read(tr *tar.Reader) error {
+func (s *tarUpload) read(src *tarSource) error {
+	tr := tar.NewReader(src)
 	for {
+		src.zero = false // a content may have ended like that
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return src.end()
 		}
 		if err != nil {
-			return badUpload(err)
+			return badTar(err)
 		}
 		e, skip, err := tarEntry(h)
 		if err != nil {
@@ -253,37 +255,36 @@ func (s *tarUpload) read(tr *tar.Reader) error {
 
 func (s *tarUpload) file(p *Part, r io.Reader) error {
 	want := p.Fingerprint
-	src := newChecked(s.ctx, tarBody{r}, &want)
 	switch {
 	case p.Size == 0 && !s.a.caches(&p.Entry):
-		src.sums.into(&p.Fingerprint)
+		newDigests(bothSums).into(&p.Fingerprint)
 		return nil
 	case !s.a.caches(&p.Entry):
-		return s.small(p, src)
+		return s.small(p, newChecked(s.ctx, tarBody{r}, &want, bothSums))
 	case p.Size <= memoryFile:
+		src := newChecked(s.ctx, tarBody{r}, &want, onlySHA1)
 		b, err := src.all()
 		if err != nil {
 			return err
 		}
 		src.sums.into(&p.Fingerprint)
-		s.g.Go(func() error {
-			return s.put(p, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
-		})
+		s.g.Go(func() error { return s.put(p, content{body: b}) })
 		return nil
 	case p.SHA1 != "":
-		return s.put(p, func() (io.ReadCloser, error) { return io.NopCloser(r), nil })
+		return s.put(p, content{open: func() (io.ReadCloser, error) { return io.NopCloser(tarBody{r}), nil }})
 	}
+	src := newChecked(s.ctx, tarBody{r}, &want, onlySHA1)
 	return s.a.spool(s.ctx, src, func(f *os.File, _ int64) error {
 		src.sums.into(&p.Fingerprint)
-		return s.put(p, func() (io.ReadCloser, error) {
+		return s.put(p, content{open: func() (io.ReadCloser, error) {
 			_, err := f.Seek(0, io.SeekStart)
 			return io.NopCloser(f), err
-		})
+		}})
 	})
 }
 
-func (s *tarUpload) put(p *Part, open func() (io.ReadCloser, error)) error {
-	ref, err := s.a.store(s.ctx, p.Fingerprint, open)
+func (s *tarUpload) put(p *Part, c content) error {
+	ref, err := s.a.store(s.ctx, p.Fingerprint, c)
 	if err != nil {
 		return err
 	}
@@ -313,13 +314,13 @@ func (s *tarUpload) small(p *Part, src *checked) error {
 	return nil
 }
 
-// tarBody tells damage of the archive from failures of the stream.
+// tarBody is a file's content in a tar.
 type tarBody struct{ r io.Reader }
 
 func (t tarBody) Read(p []byte) (int, error) {
 	n, err := t.r.Read(p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = badUpload(err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = badTar(err)
 	}
 	return n, err
 }
@@ -356,13 +357,64 @@ func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
 	return e, false, nil
 }
 
-func badUpload(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
+// tarSource feeds a tar.Reader, and knows whether the archive had an end: the tar.Reader
+// takes any for one.
+type tarSource struct {
+	ctx  context.Context
+	r    io.Reader
+	zero bool // the last read was of a block of zeros
+}
+
+func (t *tarSource) Read(p []byte) (int, error) {
+	if err := t.ctx.Err(); err != nil {
+		return 0, err
 	}
-	var e *Error
-	if errors.As(err, &e) {
-		return err
+	if len(p) != tarBlock {
+		n, err := t.r.Read(p)
+		t.zero = t.zero && n == 0
+		return n, err
 	}
-	return &Error{Reason: BadArchive, Detail: err.Error(), Err: err}
+	// A header; contents and what fills their last block are not read in this size.
+	n, err := io.ReadFull(t.r, p)
+	if n > 0 {
+		t.zero = n == tarBlock && len(bytes.TrimLeft(p, "\x00")) == 0
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = nil // the reader asks for the rest
+		}
+	}
+	return n, err
+}
+
+const (
+	tarBlock = 512
+	tarTail  = 1 << 20 // far more than any tar puts after its end
+)
+
+// end reads what comes after the archive, so that checksums are checked and the sender is
+// not left with the rest.
+func (t *tarSource) end() error {
+	if !t.zero {
+		return badTar(io.ErrUnexpectedEOF)
+	}
+	n, err := io.CopyN(io.Discard, t, tarTail)
+	switch {
+	case n == tarTail:
+		return badTar(errors.New("archive/tar: something comes after its end"))
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return badTar(err)
+}
+
+// badTar tells damage of the archive from failures of the stream.
+func badTar(err error) error {
+	text := err.Error()
+	damage := errors.Is(err, io.ErrUnexpectedEOF)
+	for _, p := range []string{"archive/tar: ", "gzip: ", "flate: "} {
+		damage = damage || strings.HasPrefix(text, p)
+	}
+	if !damage {
+		return fmt.Errorf("read the upload: %w", err)
+	}
+	return &Error{Reason: BadArchive, Format: Tar, Detail: text, Err: err}
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
@@ -91,22 +94,51 @@ func (c *Cache) Match(ctx context.Context, fps []Fingerprint, lease catalog.Leas
 	if len(sums) == 0 {
 		return nil, nil
 	}
-	refs, err := c.catalog.FindPin(ctx, KindResource, sums, lease)
+	refs, err := c.find(ctx, sums, lease)
 	if err != nil {
 		return nil, fmt.Errorf("match %d files: %w", len(fps), err)
 	}
-	known := make([]Fingerprint, 0, len(refs))
+	known := make([]Fingerprint, 0, len(fps))
 	for i := range fps {
 		f := &fps[i]
 		sum, ok := alias(f.SHA1)
 		if !ok || !c.fits(f.Size, f.Mode) {
 			continue
 		}
-		if ref, ok := refs[sum]; ok && same(ref, f) {
+		if ref, ok := refs.get(sum); ok && same(ref, f) {
 			known = append(known, *f)
 		}
 	}
 	return known, nil
+}
+
+// found is what the parts of one question found.
+type found []map[string]catalog.Ref
+
+func (f found) get(sum string) (catalog.Ref, bool) {
+	for _, m := range f {
+		if ref, ok := m[sum]; ok {
+			return ref, true
+		}
+	}
+	return catalog.Ref{}, false
+}
+
+// find looks contents up and pins them. Many are asked for in parts, side by side: each part
+// is one Update, and the Updates are joined.
+func (c *Cache) find(ctx context.Context, sums []string, lease catalog.Lease) (found, error) {
+	const worthwhile = 10_000
+	n := max(1, min(runtime.GOMAXPROCS(0), len(sums)/worthwhile))
+	out := make(found, n)
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range n {
+		part := sums[i*len(sums)/n : (i+1)*len(sums)/n]
+		g.Go(func() (err error) {
+			out[i], err = c.catalog.FindPin(ctx, KindResource, part, lease)
+			return err
+		})
+	}
+	return out, g.Wait()
 }
 
 // same tells whether a kept file is what a fingerprint says, as far as that says it.

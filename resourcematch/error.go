@@ -41,7 +41,9 @@ type Error struct {
 	// Path is the file, if it is about one.
 	Path string
 	// Limit in bytes, of a TooLarge.
-	Limit  int64
+	Limit int64
+	// Format of a BadArchive; "" is Zip.
+	Format Format
 	Detail string
 	Err    error // the cause, or nil
 }
@@ -64,7 +66,11 @@ func (e *Error) Error() string {
 		}
 		return s + e.tail() + "; leave files out with .cfignore, or raise the limit"
 	case BadArchive:
-		return "Invalid zip archive (" + e.Detail + ")."
+		f := e.Format
+		if f == "" {
+			f = Zip
+		}
+		return "Invalid " + string(f) + " archive (" + e.Detail + ")."
 	case BadPath:
 		return fmt.Sprintf("The resource file path is invalid: File path '%s' is not safe.", e.Path) + e.tail()
 	case BadMode:

@@ -18,17 +18,39 @@ import (
 
 const chunk = 256 << 10
 
-// digests are both sums of one content, taken in one pass.
+// sums says which digests to take: hashing is most of the work, so none is taken twice.
+type sums int
+
+const (
+	bothSums sums = iota
+	onlySHA1
+	onlySHA256
+)
+
+// digests are the sums of one content, taken in one pass.
 type digests struct {
-	sha1, sha256 hash.Hash
+	sha1, sha256 hash.Hash // nil: not taken
 	n            int64
 }
 
-func newDigests() *digests { return &digests{sha1: sha1.New(), sha256: sha256.New()} }
+func newDigests(s sums) *digests {
+	d := &digests{}
+	if s != onlySHA256 {
+		d.sha1 = sha1.New()
+	}
+	if s != onlySHA1 {
+		d.sha256 = sha256.New()
+	}
+	return d
+}
 
 func (d *digests) Write(p []byte) (int, error) {
-	d.sha1.Write(p)
-	d.sha256.Write(p)
+	if d.sha1 != nil {
+		d.sha1.Write(p)
+	}
+	if d.sha256 != nil {
+		d.sha256.Write(p)
+	}
 	d.n += int64(len(p))
 	return len(p), nil
 }
@@ -39,10 +61,15 @@ func (d *digests) reset() {
 	d.n = 0
 }
 
+// into writes what was taken into f and leaves the rest of it.
 func (d *digests) into(f *Fingerprint) {
 	var b [sha256.Size]byte
-	f.SHA1 = hex.EncodeToString(d.sha1.Sum(b[:0]))
-	f.SHA256 = hex.EncodeToString(d.sha256.Sum(b[:0]))
+	if d.sha1 != nil {
+		f.SHA1 = hex.EncodeToString(d.sha1.Sum(b[:0]))
+	}
+	if d.sha256 != nil {
+		f.SHA256 = hex.EncodeToString(d.sha256.Sum(b[:0]))
+	}
 	f.Size = d.n
 }
 
@@ -66,7 +93,7 @@ func hashAll(ctx context.Context, items []item, o ScanOptions) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range workers {
 		g.Go(func() error {
-			buf, d := make([]byte, chunk), newDigests()
+			buf, d := make([]byte, chunk), newDigests(bothSums)
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(items) {

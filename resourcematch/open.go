@@ -120,7 +120,7 @@ func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, open 
 	}
 	defer r.Close()
 	want := Fingerprint{Path: p.Path, SHA256: p.SHA256, Size: p.Size}
-	src := newChecked(ctx, r, &want)
+	src := newChecked(ctx, r, &want, onlySHA256)
 	err = src.blame(s.add(&p.Entry, src))
 	var e *Error
 	if errors.As(err, &e) && e.Reason == Changed {
