@@ -17,7 +17,7 @@ func (t *tree) tar(r io.Reader) error {
 	if t.l.Bytes > 0 && t.l.Entries > 0 {
 		// Headers and padding are not counted as files' bytes, but they are not free: long
 		// names alone could keep us busy for hours.
-		m.left = t.l.Bytes + 2048*int64(t.l.Entries) + 64<<20
+		m.left = t.l.Bytes + 2048*int64(t.l.Entries) + 16<<20
 	}
 	tr := tar.NewReader(m)
 	for {

@@ -35,9 +35,12 @@ func zipOf(t testing.TB, items ...zipItem) []byte {
 			h.SetMode(i.mode)
 		}
 		f, err := w.CreateHeader(h)
-		require.NoError(t, err)
-		_, err = io.WriteString(f, i.body)
-		require.NoError(t, err)
+		if err == nil {
+			_, err = io.WriteString(f, i.body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	require.NoError(t, w.Close())
 	return b.Bytes()
@@ -102,16 +105,16 @@ func TestZip(t *testing.T) {
 
 func TestZipOfManyEntries(t *testing.T) {
 	t.Parallel()
-	items := make([]zipItem, 70_000) // more than a zip without zip64 can count
+	items := make([]zipItem, 65_600) // more than a zip without zip64 can count
 	for i := range items {
 		items[i] = zipItem{name: fmt.Sprintf("d%d/f%d", i%100, i), store: true}
 	}
 	data := zipOf(t, items...)
 	z, err := OpenZip(bytes.NewReader(data), int64(len(data)), Limits{})
 	require.NoError(t, err)
-	assert.Len(t, z.Entries, 70_000)
-	_, err = OpenZip(bytes.NewReader(data), int64(len(data)), Limits{Entries: 69_999})
-	assert.ErrorContains(t, err, "more than 69999 entries")
+	assert.Len(t, z.Entries, 65_600)
+	_, err = OpenZip(bytes.NewReader(data), int64(len(data)), Limits{Entries: 65_599})
+	assert.ErrorContains(t, err, "more than 65599 entries")
 }
 
 func TestZipRefuses(t *testing.T) {

@@ -2,6 +2,7 @@ package tarfs
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -361,12 +362,7 @@ type span struct {
 }
 
 func (p *zipParser) overlap(spans []span) error {
-	slices.SortFunc(spans, func(a, b span) int {
-		if a.from < b.from {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	for i := 1; i < len(spans); i++ {
 		if spans[i].from < spans[i-1].to {
 			return refuse(spans[i].entry, "it shares its bytes with %q", spans[i-1].entry)
