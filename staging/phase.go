@@ -33,6 +33,9 @@ type phases struct {
 	last string // of the phases begun
 	at   time.Time
 	done []Phase
+
+	pending int  // downloads under way
+	created bool // the container is
 }
 
 func (p *phases) begin(name string) {
@@ -97,18 +100,24 @@ func (p *phases) line(l logs.Line) {
 // is looked for, so that a build that prints such words does not lead astray for long.
 func (p *phases) phaseOf(text string) string {
 	isCell := strings.HasPrefix(text, "Cell ")
+	created := isCell && strings.Contains(text, " successfully created container for instance ")
 	switch p.last {
 	case PhasePlace:
 		if isCell && strings.Contains(text, " creating container for instance ") {
 			return PhaseCreate
 		}
-	case PhaseCreate:
-		if isCell && strings.Contains(text, " successfully created container for instance ") || strings.HasPrefix(text, "Downloading ") {
+	case PhaseCreate, PhaseFetch:
+		download := p.download(text)
+		switch {
+		case p.last == PhaseCreate && (created || download):
+			p.created = created
 			return PhaseFetch
-		}
-	case PhaseFetch:
-		if !isCell && !strings.HasPrefix(text, "Downloading ") && !strings.HasPrefix(text, "Downloaded ") {
-			return PhaseBuild
+		case p.last == PhaseCreate:
+			return ""
+		case created: // layers come before it, the package after it
+			p.created = true
+		case download && p.created && p.pending == 0, !download && !isCell:
+			return PhaseBuild // a quiet build begins with the end of the last download
 		}
 	case PhaseBuild:
 		if strings.HasPrefix(text, "Uploading droplet") {
@@ -116,6 +125,19 @@ func (p *phases) phaseOf(text string) string {
 		}
 	}
 	return ""
+}
+
+// download counts what is on its way, and tells whether a line is about that.
+func (p *phases) download(text string) bool {
+	switch {
+	case strings.HasPrefix(text, "Downloading ") && strings.HasSuffix(text, "..."):
+		p.pending++
+	case strings.HasPrefix(text, "Downloaded "), strings.HasPrefix(text, "Downloading ") && strings.HasSuffix(text, " failed"):
+		p.pending--
+	default:
+		return false
+	}
+	return true
 }
 
 func containsFold(s, part string) bool {

@@ -76,7 +76,7 @@ func TestStagePhasesAndLines(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []staging.Phase{
 			{Name: "plan"}, {Name: "place", Duration: time.Second}, {Name: "create", Duration: time.Second},
-			{Name: "fetch", Duration: 3 * time.Second}, {Name: "build", Duration: 2 * time.Second},
+			{Name: "fetch", Duration: 2 * time.Second}, {Name: "build", Duration: 3 * time.Second},
 			{Name: "save", Duration: time.Second}, {Name: "result"},
 		}, res.Phases)
 		require.Len(t, got, 8)

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,7 +164,7 @@ func status(ctx context.Context, err error) int {
 func summary(w io.Writer, o options, res staging.Result) {
 	fmt.Fprintf(w, "\n%s: %d bytes, sha256 %s\n", o.out, res.Droplet.Size, res.Droplet.SHA256)
 	for _, b := range res.Buildpacks {
-		fmt.Fprintf(w, "buildpack %s %s\n", b.Name, b.Version)
+		fmt.Fprintln(w, strings.TrimSpace("buildpack "+cmp.Or(b.Name, b.Key)+" "+b.Version))
 	}
 	for _, p := range res.Processes {
 		fmt.Fprintf(w, "process %s: %s\n", p.Type, p.Command)
