@@ -264,3 +264,48 @@ func TestWriteEndsWhenItsWriterFails(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	}
 }
+
+func TestRoundTripOfOddNames(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("names that only Linux has")
+	}
+	long := strings.Repeat("0123456789", 25)
+	names := []string{`back\slash`, "latin\xe9", "new\nline", "trailing ", "-dash", long, "e\u0301", "\u00e9", "=", "a", "A"}
+	var entries []entry
+	for _, n := range names {
+		entries = append(entries, entry{name: n, body: n, mode: 0o644}, entry{name: "d/" + n + "-l", link: "../" + n})
+	}
+	dir := build(t, entries)
+	var b bytes.Buffer
+	info, err := droplet.Write(t.Context(), &b, dir, droplet.Options{})
+	require.NoError(t, err)
+	back := t.TempDir()
+	root, err := os.OpenRoot(back)
+	require.NoError(t, err)
+	defer root.Close()
+	_, err = tarfs.Extract(t.Context(), root, "", &b, tarfs.Limits{RawNames: true})
+	require.NoError(t, err)
+	for _, n := range names {
+		data, err := os.ReadFile(filepath.Join(back, "d", n+"-l"))
+		require.NoError(t, err)
+		assert.Equal(t, n, string(data))
+	}
+	again, err := droplet.Write(t.Context(), io.Discard, back, droplet.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, info, again)
+}
+
+func TestWriteEmptyTree(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	info, err := droplet.Write(t.Context(), &b, t.TempDir(), droplet.Options{})
+	require.NoError(t, err)
+	assert.Zero(t, info.Files)
+	root, err := os.OpenRoot(t.TempDir())
+	require.NoError(t, err)
+	defer root.Close()
+	s, err := tarfs.Extract(t.Context(), root, "", &b, tarfs.Limits{})
+	require.NoError(t, err)
+	assert.Zero(t, s)
+}
