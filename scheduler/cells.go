@@ -32,16 +32,10 @@ type member struct {
 type known struct {
 	status   cell.Status
 	epoch    uint64
+	untold   bool          // only Start's answer says that it is there, Watch has not
 	stopping bool          // Stop was called
 	tail     chan struct{} // closed when its last line was read; nil: nobody reads
 	done     chan struct{} // closed when it has ended
-}
-
-// load is what a work takes of a cell.
-type load struct {
-	memory, disk int64
-	lrp          string
-	starting     bool
 }
 
 // AddCell adds a cell; it is served while Run runs. Of two cells with one id the one
@@ -308,6 +302,9 @@ func (s *Scheduler) gone(m *member, id string) {
 	if k == nil {
 		return
 	}
+	if st := s.starting[id]; st != nil {
+		st.gone = true // it had arrived
+	}
 	delete(m.works, id)
 	k.end()
 	s.dirtyWork(k.status.Work)
@@ -333,7 +330,7 @@ func (s *Scheduler) saw(ctx context.Context, m *member, st cell.Status) {
 		st.Work = k.status.Work
 	}
 	ended := st.Phase == cell.PhaseDone && k.status.Phase != cell.PhaseDone
-	k.status, k.epoch = st, m.epoch
+	k.status, k.epoch, k.untold = st, m.epoch, false
 	s.checks[check{m, st.ID}] = struct{}{}
 	s.dirtyWork(st.Work)
 	if st.Work != nil && st.Phase != cell.PhaseDone {
@@ -350,78 +347,19 @@ func (s *Scheduler) saw(ctx context.Context, m *member, st cell.Status) {
 	}
 }
 
+// accept notes the answer of Start: a work is on the cell, though Watch has not told yet. If it never
+// does, the work was gone before the Watch began, and a new one shows that. The caller
+// holds mu.
+func (s *Scheduler) accept(ctx context.Context, m *member, w *cell.Work) {
+	s.saw(ctx, m, cell.Status{ID: w.ID, Work: w, Phase: cell.PhaseAccepted, Since: s.now()})
+	m.works[w.ID].untold = true
+	s.set(alarm{at: s.now().Add(s.lostAfter), check: check{m, w.ID}})
+}
+
 func (k *known) end() {
 	select {
 	case <-k.done:
 	default:
 		close(k.done)
 	}
-}
-
-// load counts a work as taking its part of a cell. The caller holds mu.
-func (s *Scheduler) load(m *member, w cell.Work, guid string, starting bool) {
-	old, ok := m.loads[guid]
-	if ok {
-		if old.starting && !starting {
-			m.view.Starting--
-		} else if !old.starting && starting {
-			m.view.Starting++
-		}
-		old.starting = starting
-		m.loads[guid] = old
-		return
-	}
-	l := load{memory: w.Spec.Memory, disk: w.Spec.Disk, lrp: w.LRP, starting: starting}
-	m.loads[guid] = l
-	m.view.Used.Memory += l.memory
-	m.view.Used.Disk += l.disk
-	m.view.Used.Containers++
-	if starting {
-		m.view.Starting++
-	}
-	if l.lrp == "" {
-		m.view.Tasks++
-		return
-	}
-	if s.view.spread[l.lrp] == nil {
-		s.view.spread[l.lrp] = map[string]int{}
-	}
-	s.view.spread[l.lrp][m.id]++
-}
-
-// unload takes a work's part back. Unknown: nothing. The caller holds mu.
-func (s *Scheduler) unload(m *member, guid string) {
-	l, ok := m.loads[guid]
-	if !ok {
-		return
-	}
-	delete(m.loads, guid)
-	m.view.Used.Memory -= l.memory
-	m.view.Used.Disk -= l.disk
-	m.view.Used.Containers--
-	if l.starting {
-		m.view.Starting--
-	}
-	if l.lrp == "" {
-		m.view.Tasks--
-		return
-	}
-	if n := s.view.spread[l.lrp]; n[m.id] > 1 {
-		n[m.id]--
-	} else if delete(n, m.id); len(n) == 0 {
-		delete(s.view.spread, l.lrp)
-	}
-}
-
-// roomier says that more may fit on a cell now. The caller holds mu.
-func (s *Scheduler) roomier(id string) {
-	for key, by := range s.avoid {
-		if delete(by, id); len(by) == 0 {
-			delete(s.avoid, key)
-		}
-	}
-	for id := range s.unplaced {
-		s.dirty[id] = struct{}{}
-	}
-	s.wake()
 }

@@ -103,6 +103,9 @@ func (s *Scheduler) pass(ctx context.Context) {
 		s.unplaced[id] = struct{}{}
 		s.setFor(id, t.now.Add(retryPlacement))
 	}
+	for _, r := range t.del {
+		delete(s.avoid, r.Key())
+	}
 	for _, r := range t.before {
 		s.release(r)
 	}
@@ -156,7 +159,6 @@ func (s *Scheduler) decide(tx *state.Tx, t *turn, id lrp.ID) {
 		t.del = append(t.del, r)
 		t.before = append(t.before, was[r.Index])
 		delete(next, r.Index)
-		delete(s.avoid, r.Key())
 	}
 	for _, r := range p.Place {
 		w := want{row: r, d: d}
@@ -273,12 +275,15 @@ func (s *Scheduler) start(ctx context.Context, c claim) {
 		case errors.As(err, &refused):
 			delete(s.starting, id)
 			s.unload(c.m, id)
+			s.dirtyWork(&c.work)
+			if !s.holds(c.m.id, id, &c.work) {
+				break
+			}
 			s.refused[id] = true
 			if s.avoid[c.key] == nil {
 				s.avoid[c.key] = map[string]avoidance{}
 			}
 			s.avoid[c.key][c.m.id] = avoidance{refused.Reason, s.now().Add(retryPlacement)}
-			s.dirtyWork(&c.work)
 		case ctx.Err() != nil, c.m.lost, !s.holds(c.m.id, id, &c.work):
 			delete(s.starting, id)
 			s.unload(c.m, id)
@@ -305,7 +310,7 @@ func (s *Scheduler) accepted(ctx context.Context, c claim) {
 		s.unload(c.m, id)
 		s.dirtyWork(&c.work)
 	case c.m.works[id] == nil: // Watch has not told yet
-		s.saw(ctx, c.m, cell.Status{ID: id, Work: &c.work, Phase: cell.PhaseAccepted, Since: s.now()})
+		s.accept(ctx, c.m, &c.work)
 	}
 	s.checks[check{c.m, id}] = struct{}{}
 	s.dirtyWork(&c.work)
@@ -342,7 +347,13 @@ func (s *Scheduler) tidy(ctx context.Context) {
 	for c := range s.checks {
 		delete(s.checks, c)
 		k := c.m.works[c.guid]
-		if k == nil || k.stopping || c.m.away || s.starting[c.guid] != nil {
+		if k == nil {
+			continue
+		}
+		if k.untold && c.m.rewatch != nil && s.now().Sub(k.status.Since) >= s.lostAfter {
+			c.m.rewatch()
+		}
+		if k.stopping || c.m.away || s.starting[c.guid] != nil {
 			continue
 		}
 		if t := s.tasks[c.guid]; t != nil && t.on == c.m || s.holds(c.m.id, c.guid, k.status.Work) {

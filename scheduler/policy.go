@@ -41,6 +41,41 @@ type View struct {
 // Instances counts the instances of a process on each cell that has any.
 func (v *View) Instances(lrp string) map[string]int { return v.spread[lrp] }
 
+// zones counts the instances in each zone that has any.
+func (v *View) zones(mine map[string]int) zoneCounts {
+	var counts zoneCounts
+	for id, n := range mine {
+		i := sort.Search(len(v.Cells), func(i int) bool { return v.Cells[i].ID >= id })
+		if i == len(v.Cells) || v.Cells[i].ID != id {
+			continue // a cell that was removed
+		}
+		zone := v.Cells[i].Zone
+		k := slices.IndexFunc(counts, func(c zoneCount) bool { return c.zone == zone })
+		if k < 0 {
+			k, counts = len(counts), append(counts, zoneCount{zone: zone})
+		}
+		counts[k].n += n
+	}
+	return counts
+}
+
+// zoneCounts is a list because zones are few: comparing beats hashing.
+type zoneCounts []zoneCount
+
+type zoneCount struct {
+	zone string
+	n    int
+}
+
+func (z zoneCounts) count(zone string) int {
+	for i := range z {
+		if z[i].zone == zone {
+			return z[i].n
+		}
+	}
+	return 0
+}
+
 // Policy chooses cells. Place is pure: the same arguments give the same choice.
 type Policy interface {
 	// Place returns the id of one of v.Cells. If none will do, the error is a
@@ -103,24 +138,26 @@ const (
 // Place implements Policy.
 func (Spread) Place(w Want, v *View) (string, error) {
 	mine := v.Instances(w.LRP)
-	var zones map[string]int
-	if w.LRP != "" && len(mine) > 0 {
-		zones = map[string]int{}
-		for _, c := range v.Cells {
-			if n := mine[c.ID]; n > 0 {
-				zones[c.Zone] += n
-			}
-		}
-	}
+	zones := v.zones(mine)
 	var best *CellView
 	var bestZone int
 	var bestScore float64
 	for _, c := range v.Cells {
-		if !admits(w, c) || lacks(w.Spec, c) != 0 {
+		if lacks(w.Spec, c) != 0 || !admits(w, c) {
 			continue
 		}
-		s := score(w, c, mine)
-		if z := zones[c.Zone]; best == nil || z < bestZone || z == bestZone && s < bestScore {
+		z := zones.count(c.Zone)
+		if best != nil && z > bestZone {
+			continue
+		}
+		s := score(w, c)
+		if best != nil && z == bestZone && s >= bestScore {
+			continue // its own instances can only make it worse
+		}
+		if mine != nil {
+			s += localityWeight * float64(mine[c.ID])
+		}
+		if best == nil || z < bestZone || s < bestScore {
 			best, bestZone, bestScore = c, z, s
 		}
 	}
@@ -130,26 +167,29 @@ func (Spread) Place(w Want, v *View) (string, error) {
 	return best.ID, nil
 }
 
-func score(w Want, c *CellView, mine map[string]int) float64 {
+// score is how little a cell is liked, but for the instances of the same process there.
+func score(w Want, c *CellView) float64 {
 	var sum, n float64
-	for _, d := range [3][3]int64{
-		{c.Used.Memory, w.Spec.Memory, c.Total.Memory},
-		{c.Used.Disk, w.Spec.Disk, c.Total.Disk},
-		{int64(c.Used.Containers), 1, int64(c.Total.Containers)},
-	} {
-		if d[2] > 0 {
-			sum += float64(d[0]+d[1]) / float64(d[2])
-			n++
-		}
+	if t := c.Total.Memory; t > 0 {
+		sum += float64(c.Used.Memory+w.Spec.Memory) / float64(t)
+		n++
+	}
+	if t := c.Total.Disk; t > 0 {
+		sum += float64(c.Used.Disk+w.Spec.Disk) / float64(t)
+		n++
+	}
+	if t := c.Total.Containers; t > 0 {
+		sum += float64(c.Used.Containers+1) / float64(t)
+		n++
 	}
 	if n > 0 {
 		sum /= n
 	}
-	together := c.Tasks
-	if w.LRP != "" {
-		together = mine[c.ID]
+	sum += startingWeight * float64(c.Starting)
+	if w.LRP == "" {
+		sum += localityWeight * float64(c.Tasks)
 	}
-	return sum + startingWeight*float64(c.Starting) + localityWeight*float64(together)
+	return sum
 }
 
 // What a cell may lack.
@@ -189,6 +229,9 @@ func lacks(s cell.Spec, c *CellView) int {
 func admits(w Want, c *CellView) bool {
 	if !c.Reachable || c.Draining || !isolates(w.Spec.Isolation, c.Total.Isolation) || !hasStack(w.Spec, c) {
 		return false
+	}
+	if len(w.Avoid) == 0 {
+		return true
 	}
 	_, avoided := w.Avoid[c.ID]
 	return !avoided

@@ -194,7 +194,7 @@ func (s *Scheduler) startTask(ctx context.Context, t *task, m *member, w cell.Wo
 				t.lose()
 				s.unload(m, w.ID)
 			case !taken && !t.over: // Watch has not told yet
-				s.saw(ctx, m, cell.Status{ID: w.ID, Work: &w, Phase: cell.PhaseAccepted, Since: s.now()})
+				s.accept(ctx, m, &w)
 			}
 		case errors.As(err, &refused):
 			s.unload(m, w.ID)
