@@ -20,7 +20,7 @@ type Info struct {
 
 // Store keeps immutable bytes by key.
 //
-// A key is any non-empty valid UTF-8 string of at most 512 bytes; "/" has no meaning but
+// A key is any non-empty valid UTF-8 string of at most 256 bytes; "/" has no meaning but
 // for the reader, and names that a file system would find hostile ("..", "a//b", "con",
 // a leading "/") are ordinary keys. A Store refuses an invalid key with [ErrInvalidKey].
 //

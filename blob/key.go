@@ -6,8 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKey is the greatest length of a key, in bytes.
-const MaxKey = 512
+// MaxKey is the greatest length of a key, in bytes: what still fits into the 1024 bytes of
+// a name in the large object stores when each byte has to be escaped to three and a prefix
+// is added.
+const MaxKey = 256
 
 // ErrInvalidKey is what a Store answers, wrapped, to a key that no Store keeps.
 var ErrInvalidKey = errors.New("invalid key")

@@ -1,3 +1,5 @@
+//go:build unix
+
 package lifecycle_test
 
 import (
@@ -15,6 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	removeBuilds()
 	if programDir != "" {
 		_ = os.RemoveAll(programDir)
 	}

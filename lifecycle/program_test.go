@@ -4,9 +4,11 @@ package lifecycle_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,18 +18,39 @@ import (
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
-// build builds a command of this package.
+// build builds a command of this package, once.
 func build(t *testing.T, pkg string, env ...string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds a program")
 	}
-	exe := filepath.Join(t.TempDir(), "host")
-	cmd := exec.Command("go", "build", "-o", exe, pkg)
-	cmd.Env = append(os.Environ(), env...)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	once, _ := builds.LoadOrStore(fmt.Sprint(pkg, env), sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "lifecycle-host-")
+		if err != nil {
+			return "", err
+		}
+		exe := filepath.Join(dir, "host")
+		cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", exe, pkg)
+		cmd.Env = append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		return exe, nil
+	}))
+	exe, err := once.(func() (string, error))()
+	require.NoError(t, err)
 	return exe
+}
+
+var builds sync.Map
+
+func removeBuilds() {
+	builds.Range(func(_, once any) bool {
+		if exe, err := once.(func() (string, error))(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(exe))
+		}
+		return true
+	})
 }
 
 func TestPrepare(t *testing.T) {
@@ -110,7 +133,7 @@ func TestHostsOfEachKind(t *testing.T) {
 
 func TestRoleNeedsTheProgramsName(t *testing.T) {
 	t.Parallel()
-	exe := build(t, "./cmd/dewpoint-lifecycle")
+	exe := build(t, "./cmd/dewpoint-lifecycle", "CGO_ENABLED=0")
 	cmd := exec.Command(exe) // named "host"
 	cmd.Args[0] = "check"
 	assert.Error(t, cmd.Run(), "another program of that name keeps its own main")
@@ -118,7 +141,7 @@ func TestRoleNeedsTheProgramsName(t *testing.T) {
 
 func TestStartUnknownRole(t *testing.T) {
 	t.Parallel()
-	p, err := lifecycle.Prepare(t.Context(), lifecycle.Config{Dir: t.TempDir(), Source: build(t, "./cmd/dewpoint-lifecycle")})
+	p, err := lifecycle.Prepare(t.Context(), lifecycle.Config{Dir: t.TempDir(), Source: build(t, "./cmd/dewpoint-lifecycle", "CGO_ENABLED=0")})
 	require.NoError(t, err)
 	err = p.Start(p.Command(t.Context(), "no-such-role"))
 	assert.ErrorContains(t, err, "start role no-such-role of "+p.Path+": it ended before it said that it runs")

@@ -76,11 +76,14 @@ type Entry struct {
 // Regular tells whether e is a regular file.
 func (e *Entry) Regular() bool { return !e.Dir && e.Link == "" }
 
+// maxPath is the longest path, as on Linux.
+const maxPath = 4096
+
 // cleanPath returns p in its shortest form and whether it is a name below the root.
 func cleanPath(p string) (string, bool) {
 	if p == "" || strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) || !utf8.ValidString(p) {
 		return p, false
 	}
 	c := path.Clean(p)
-	return c, c != "." && fs.ValidPath(c)
+	return c, c != "." && len(c) <= maxPath && fs.ValidPath(c)
 }

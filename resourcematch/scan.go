@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/klauspost/compress/zip"
 )
 
 // DefaultMaxPackage is the largest sum of uncompressed sizes, in bytes.
@@ -105,12 +103,11 @@ func scanFile(ctx context.Context, name string, fi fs.FileInfo, o ScanOptions) (
 	if err != nil {
 		return nil, fmt.Errorf("scan: %w", err)
 	}
-	z, err := zip.NewReader(file, fi.Size())
-	if err != nil {
-		file.Close()
-		return nil, &Error{Reason: NotAnArchive, Path: filepath.Base(name), Err: err}
+	f, err := scanZip(ctx, file, fi.Size(), o)
+	var e *Error
+	if errors.As(err, &e) && e.Reason == BadArchive && !startsLikeZip(file) {
+		err = &Error{Reason: NotAnArchive, Path: filepath.Base(name), Err: err}
 	}
-	f, err := scanZip(ctx, z, o)
 	if err != nil {
 		file.Close()
 		return nil, named(err, name)
@@ -119,10 +116,15 @@ func scanFile(ctx context.Context, name string, fi fs.FileInfo, o ScanOptions) (
 	return f, nil
 }
 
-func scanZip(ctx context.Context, z *zip.Reader, o ScanOptions) (*Files, error) {
-	all, err := zipItems(z)
+func scanZip(ctx context.Context, r io.ReaderAt, size int64, o ScanOptions) (*Files, error) {
+	all, err := openZip(r, size)
 	if err != nil {
 		return nil, err
+	}
+	for i := range all {
+		if all[i].open != nil {
+			all[i].Mode |= DefaultMode // many archives are made where files have no modes
+		}
 	}
 	text := ""
 	if i := slices.IndexFunc(all, func(it item) bool { return it.Path == ".cfignore" && it.Regular() }); i >= 0 {
@@ -278,7 +280,7 @@ func (w *walker) dir(dir string, above verdict) error {
 
 func (w *walker) add(p string, d fs.DirEntry) error {
 	if !utf8.ValidString(p) {
-		return &Error{Reason: BadFile, Path: p, Detail: "its name is not UTF-8; rename it"}
+		return notUTF8(p)
 	}
 	fi, err := d.Info()
 	if err != nil {

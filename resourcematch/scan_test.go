@@ -208,6 +208,7 @@ func TestScanArchive(t *testing.T) {
 	defer f.Close()
 	assert.Equal(t, []string{"WEB-INF/", "WEB-INF/web.xml", "l", "plain"}, paths(f))
 	assert.Equal(t, Mode(0o755), f.Entries[0].Mode)
+	assert.Equal(t, Mode(0o744), f.Entries[1].Mode)
 	assert.Equal(t, sha1Hex([]byte("<web/>")), f.Entries[1].SHA1)
 	assert.Equal(t, "plain", f.Entries[2].Link)
 	assert.Equal(t, DefaultMode, f.Entries[3].Mode)

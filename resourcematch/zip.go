@@ -5,120 +5,78 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
+	"os"
 	"unicode/utf8"
 
-	"github.com/klauspost/compress/zip"
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // maxLink is the longest target of a symbolic link, as on Linux.
 const maxLink = 4096
 
-// openZip opens an uploaded zip.
+// openZip lists a zip. Of a path that occurs twice, the first counts, as with the unzip that
+// Cloud Foundry runs. Sizes are charged elsewhere, in Cloud Foundry's words.
 func openZip(r io.ReaderAt, size int64) ([]item, error) {
-	z, err := zip.NewReader(r, size)
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
-		return nil, badZip("", err)
+	z, err := tarfs.OpenZip(r, size, tarfs.Limits{Bytes: -1, Links: tarfs.AnyLinks, RawNames: true})
+	if err != nil {
+		return nil, badZip(err)
 	}
-	return zipItems(z)
-}
-
-// zipItems lists a zip. Paths and sizes are checked, content when it is read. Of a path
-// that occurs twice, the first counts, as with the unzip that Cloud Foundry runs.
-func zipItems(z *zip.Reader) ([]item, error) {
-	items := make([]item, 0, len(z.File))
-	seen := make(map[string]bool, len(z.File))
-	for _, f := range z.File {
-		it, err := zipItem(f)
-		if err != nil {
-			return nil, err
-		}
-		if it.Path == "." || seen[it.Path] {
+	items := make([]item, 0, len(z.Entries))
+	seen := make(map[string]bool, len(z.Entries))
+	for i := range z.Entries {
+		e := &z.Entries[i]
+		if e.Path == "." || seen[e.Path] {
 			continue
 		}
-		seen[it.Path] = true
+		if !utf8.ValidString(e.Path) || !utf8.ValidString(e.Link) {
+			return nil, notUTF8(e.Path)
+		}
+		seen[e.Path] = true
+		it := item{Entry: Entry{Fingerprint: Fingerprint{Path: e.Path, Mode: Mode(e.Mode.Perm())}}}
+		switch {
+		case e.Mode.IsDir():
+			it.Dir = true
+			it.Mode |= 0o700
+		case e.Mode&fs.ModeSymlink != 0:
+			it.Link = e.Link
+		default:
+			it.Size, it.open = e.Size, e.Open
+		}
 		items = append(items, it)
 	}
 	return items, nil
 }
 
-func zipItem(f *zip.File) (item, error) {
-	it := item{Entry: Entry{Dir: strings.HasSuffix(f.Name, "/")}}
-	if !utf8.ValidString(f.Name) {
-		return it, &Error{Reason: BadFile, Path: f.Name, Detail: "its name is not UTF-8; rename it"}
-	}
-	var ok bool
-	if it.Path, ok = cleanPath(f.Name); !ok {
-		if it.Path == "." {
-			return it, nil
-		}
-		return it, &Error{Reason: BadPath, Path: f.Name}
-	}
-	m := f.Mode()
-	it.Mode = Mode(m.Perm())
+func notUTF8(name string) error {
+	return &Error{Reason: BadFile, Path: name, Detail: "its name is not UTF-8; rename it"}
+}
+
+// badZip tells a refused archive from a failure to read it.
+func badZip(err error) error {
+	var e *tarfs.EntryError
 	switch {
-	case it.Dir || m.IsDir():
-		it.Dir = true
-		it.Mode |= 0o700
-	case m&fs.ModeSymlink != 0:
-		var err error
-		if it.Link, err = zipLink(f); err != nil {
-			return it, err
-		}
-		it.Mode = 0o777
-	case !m.IsRegular():
-		return it, &Error{Reason: BadFile, Path: f.Name, Detail: "it is " + kindOf(m)}
-	case f.UncompressedSize64 > 1<<62:
-		return it, badZip(f.Name, errors.New("its size is impossible"))
-	default:
-		it.Size = int64(f.UncompressedSize64)
-		if it.Mode == 0 || f.CreatorVersion>>8 != 3 && f.CreatorVersion>>8 != 19 {
-			it.Mode = DefaultMode // made where files have no modes
-		}
-		it.open = func() (io.ReadCloser, error) {
-			r, err := f.Open()
-			if err != nil {
-				return nil, badZip(f.Name, err)
-			}
-			return r, nil
+	case !errors.As(err, &e):
+		return fmt.Errorf("read zip: %w", err)
+	case e.Name != "":
+		if _, ok := cleanPath(e.Name); !ok && utf8.ValidString(e.Name) {
+			return &Error{Reason: BadPath, Path: e.Name, Detail: e.Reason, Err: err}
 		}
 	}
-	return it, nil
-}
-
-func zipLink(f *zip.File) (string, error) {
-	r, err := f.Open()
-	if err != nil {
-		return "", badZip(f.Name, err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxLink+1))
-	if err != nil {
-		return "", badZip(f.Name, err)
-	}
-	if len(b) == 0 || len(b) > maxLink || !utf8.Valid(b) || strings.ContainsRune(string(b), 0) {
-		return "", badZip(f.Name, errors.New("the target of the link is impossible"))
-	}
-	return string(b), nil
-}
-
-func badZip(name string, err error) error {
-	detail := strings.TrimPrefix(err.Error(), "zip: ")
-	if name != "" {
-		detail = fmt.Sprintf("%s: %q", detail, name)
-	}
-	return &Error{Reason: BadArchive, Path: name, Detail: detail, Err: err}
+	return &Error{Reason: BadArchive, Path: e.Name, Detail: err.Error(), Err: err}
 }
 
 // readFailed tells damage of an archive from failures of a disk.
 func readFailed(name string, err error) error {
-	for _, damage := range []error{zip.ErrChecksum, zip.ErrFormat, zip.ErrAlgorithm, io.ErrUnexpectedEOF} {
-		if errors.Is(err, damage) {
-			return badZip(name, err)
-		}
-	}
-	if s := err.Error(); strings.HasPrefix(s, "flate:") {
-		return badZip(name, err)
+	var e *tarfs.EntryError
+	if errors.As(err, &e) {
+		return badZip(err)
 	}
 	return fmt.Errorf("read %s: %w", name, err)
+}
+
+// startsLikeZip tells whether a file that can't be read as a zip was meant to be one.
+func startsLikeZip(f *os.File) bool {
+	head := make([]byte, 4)
+	n, _ := f.ReadAt(head, 0)
+	return n == len(head) && isZip(head)
 }

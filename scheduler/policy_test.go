@@ -280,3 +280,46 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// Place takes short cuts; what it finds is what the rules say when they are taken at their word.
+func TestSpreadIsTheLowest(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var cells []*CellView
+		for i := range rapid.IntRange(1, 6).Draw(t, "cells") {
+			c := size(fmt.Sprint("c", i), rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "zone"), rapid.Int64Range(5, 20).Draw(t, "size"))
+			cells = append(cells, c)
+		}
+		s, ms := floor(cells...)
+		for i := range rapid.IntRange(0, 30).Draw(t, "works") {
+			m := rapid.SampledFrom(ms).Draw(t, "cell")
+			l := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "lrp")
+			s.load(m, cell.Work{LRP: l, Spec: cell.Spec{Memory: 1, Disk: 1}}, fmt.Sprint(i), rapid.Bool().Draw(t, "starting"))
+		}
+		for _, m := range ms {
+			m.view.Draining = rapid.IntRange(0, 5).Draw(t, "draining") == 0
+		}
+		w := wants(rapid.SampledFrom([]string{"", "a"}).Draw(t, "want"), 0, rapid.Int64Range(1, 9).Draw(t, "memory"))
+		mine := s.view.Instances(w.LRP)
+		zones := map[string]int{}
+		for _, c := range s.view.Cells {
+			zones[c.Zone] += mine[c.ID]
+		}
+		want := ""
+		var wantZone int
+		var wantScore float64
+		for _, c := range s.view.Cells {
+			if c.Draining || lacks(w.Spec, c) != 0 {
+				continue
+			}
+			z, p := zones[c.Zone], score(w, c)+localityWeight*float64(mine[c.ID])
+			if want == "" || z < wantZone || z == wantZone && p < wantScore {
+				want, wantZone, wantScore = c.ID, z, p
+			}
+		}
+		got, err := Spread{}.Place(w, &s.view)
+		if got != want || (err == nil) != (want != "") {
+			t.Fatalf("got %q (%v), want %q", got, err, want)
+		}
+	})
+}

@@ -45,10 +45,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			continue
 		case <-patience.C:
 			s.checkReady(true)
-		case <-s.ready:
+		case <-s.heard:
 		}
 		select {
-		case <-s.ready:
+		case <-s.heard:
 		default:
 			continue
 		}
@@ -56,11 +56,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 }
 
-// Ready implements lrp.Runner. A cell that is lost, or does not tell what it runs, is
-// waited for only briefly.
+// Ready implements lrp.Runner: the instances are as the cells told at the start, and no
+// longer as an earlier run left them. A cell that is lost, or does not tell what it runs,
+// is waited for only briefly.
 func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 
-// checkReady closes ready when every cell is synced or lost, or if there was patience enough.
+// checkReady closes heard when every cell is synced or lost, or if there was patience enough.
 func (s *Scheduler) checkReady(enough bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,15 +81,18 @@ func (s *Scheduler) checkReady(enough bool) {
 		}
 	}
 	s.isReady = true
-	close(s.ready)
+	close(s.heard)
 }
 
 // loop is the owner of all decisions: it alone changes rows, apart from Restart.
 func (s *Scheduler) loop(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		s.launch(ctx)
 		s.pass(ctx)
 		s.tidy(ctx)
+		if first {
+			close(s.ready)
+		}
 		if s.pending() {
 			continue
 		}

@@ -77,7 +77,8 @@ type Scheduler struct {
 	lostAfter time.Duration
 
 	kick  chan struct{} // holds a token if the loop has something to do
-	ready chan struct{}
+	heard chan struct{} // closed when the cells have told what they run
+	ready chan struct{} // closed when the rows say so, too
 	ended chan struct{}
 	wg    sync.WaitGroup // what Run started
 
@@ -116,7 +117,7 @@ func New(c Config) (*Scheduler, error) {
 	}
 	s := &Scheduler{
 		db: c.DB, policy: c.Policy, sink: c.LogSink, log: c.Logger, now: c.Now, newID: c.NewID, lostAfter: c.LostAfter,
-		kick: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
+		kick: make(chan struct{}, 1), heard: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{}),
 		members: map[string]*member{}, removed: map[string]bool{}, view: View{spread: map[string]map[string]int{}},
 		dirty: map[lrp.ID]struct{}{}, unplaced: map[lrp.ID]struct{}{}, avoid: map[string]map[string]avoidance{},
 		refused: map[string]bool{}, starting: map[string]*starter{}, tasks: map[string]*task{}, checks: map[check]struct{}{}, looks: map[lrp.ID]time.Time{},

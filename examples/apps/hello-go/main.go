@@ -26,14 +26,14 @@ func main() {
 	index := cmp.Or(os.Getenv("CF_INSTANCE_INDEX"), "0")
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		log.Printf("%s %s", r.Method, r.URL.Path)
 		fmt.Fprintf(w, "Hello from %s, instance %s\n", name, index)
 	})
 	mux.HandleFunc("GET /env/{name}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, os.Getenv(r.PathValue("name")))
 	})
-	mux.HandleFunc("/crash", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /crash", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(os.Stderr, "asked to crash")
 		os.Exit(1)
 	})
