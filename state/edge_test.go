@@ -2,7 +2,6 @@ package state_test
 
 import (
 	"context"
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,36 +55,4 @@ func TestReadOfWhatWasFencedIsAnError(t *testing.T) {
 		return nil
 	})
 	assert.ErrorIs(t, err, state.ErrFenced)
-}
-
-// TestChangesOfAQuietTable holds that changes of other tables don't push a quiet one's out of
-// reach: whoever follows it has missed nothing.
-func TestChangesOfAQuietTable(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	db := open(t, nil)
-	require.NoError(t, db.Update(ctx, func(tx *state.Tx) error { return notes.Put(tx, "old") }))
-	require.NoError(t, db.Update(ctx, func(tx *state.Tx) error { return notes.Put(tx, "n") }))
-	const rows = 10_000
-	for range 25 {
-		require.NoError(t, db.Update(ctx, func(tx *state.Tx) error {
-			for i := range rows {
-				if err := users.Put(tx, user{ID: fmt.Sprint(i)}); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-	}
-	require.NoError(t, db.Update(ctx, func(tx *state.Tx) error { return notes.Put(tx, "new") }))
-	list, err := db.Changes(2, notes)
-	require.NoError(t, err)
-	require.Len(t, list, 1)
-	assert.Equal(t, "new", list[0].Key)
-	_, err = db.Changes(1, notes)
-	require.ErrorIs(t, err, state.ErrCompacted, "the change of revision 2 is gone")
-	_, err = db.Changes(2, notes, users)
-	require.ErrorIs(t, err, state.ErrCompacted)
-	_, err = db.Changes(2)
-	require.ErrorIs(t, err, state.ErrCompacted)
 }
