@@ -148,6 +148,12 @@ func chaos(t *testing.T, r *rand.Rand) {
 				}
 				return false, nil
 			})
+			c.FailStop(func(string) (bool, error) {
+				if x.IntN(3) < odds {
+					return x.IntN(2) == 0, errors.New("broken")
+				}
+				return false, nil
+			})
 			c.Refuse(func(cell.Work) string {
 				if x.IntN(3) < odds {
 					return "insufficient resources: memory"
@@ -170,6 +176,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 	for _, c := range fakes {
 		c.Speak()
 		c.FailStart(nil)
+		c.FailStop(nil)
 		c.Refuse(nil)
 	}
 	time.Sleep(time.Hour) // every back-off is over
