@@ -34,7 +34,8 @@ func (s *Scheduler) Audit() (problems []string) {
 	if spread != 0 {
 		bad("the spread is off by %d", spread)
 	}
-	for name, n := range map[string]int{"starting": len(s.starting), "refused": len(s.refused), "unplaced": len(s.unplaced), "avoid": len(s.avoid), "tasks": len(s.tasks)} {
+	for name, n := range map[string]int{"starting": len(s.starting), "refused": len(s.refused), "unplaced": len(s.unplaced), "avoid": len(s.avoid), "tasks": len(s.tasks),
+		"rows to release": len(s.before), "checks": len(s.checks), "looks": len(s.looks), "processes to look at": len(s.dirty)} {
 		if n != 0 {
 			bad("%d %s are left", n, name)
 		}
