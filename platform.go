@@ -108,7 +108,7 @@ func New(c Config) (*Platform, error) {
 	if p.catalog, err = catalog.New(catalog.Config{DB: db, Store: p.blobs, Now: p.now, NewID: p.newID}); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
-	if p.matcher, err = resourcematch.New(resourcematch.Config{Catalog: p.catalog, MaxPackage: c.MaxPackage}); err != nil {
+	if p.matcher, err = resourcematch.New(resourcematch.Config{Catalog: p.catalog, Store: p.blobs, MaxPackage: c.MaxPackage}); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
 	if err := p.compose(); err != nil {

@@ -92,6 +92,7 @@ func (u *push) done(format string, args ...any) {
 
 func (u *push) line(l logs.Line) {
 	u.p.logs.Append(l)
+	l.Pos = 0 // that of another stream
 	u.tell(Progress{Step: u.cur, Time: l.Time, Line: &l})
 }
 
@@ -102,7 +103,7 @@ func (u *push) line(l logs.Line) {
 // staging is a *staging.Error. When ctx ends, Push ends within a second and leaves nothing
 // half-done. Several pushes may run at once; of one app, one at a time.
 func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, error) {
-	if err := req.validate(); err != nil {
+	if err := req.Validate(); err != nil {
 		return nil, err
 	}
 	unlock, err := p.lockApp(ctx, req.Name)
@@ -114,7 +115,14 @@ func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, erro
 	if u.tell == nil {
 		u.tell = func(Progress) {}
 	}
-	steps := []func(context.Context) error{u.record, u.upload, u.stage, u.run}
+	// Files that cannot be pushed leave no trace: they are read before anything is recorded.
+	files, err := u.scan(ctx)
+	if err != nil {
+		return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
+	}
+	defer files.Close()
+	upload := func(ctx context.Context) error { return u.upload(ctx, files) }
+	steps := []func(context.Context) error{u.record, upload, u.stage, u.run}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
@@ -127,7 +135,9 @@ func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, erro
 	return &u.res, nil
 }
 
-func (r *PushRequest) validate() error {
+// Validate says in one sentence what of the request could never work; Push begins with it.
+// Whether the files can be pushed is not looked at.
+func (r *PushRequest) Validate() error {
 	switch {
 	case r.Name == "":
 		return errors.New("push: the app has no name; set PushRequest.Name")

@@ -23,11 +23,7 @@ func (u *push) stage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	name := d.DetectedBuildpack
-	if name == "" && len(d.Buildpacks) > 0 {
-		name = d.Buildpacks[len(d.Buildpacks)-1].Key
-	}
-	u.done("buildpack %s, process types %s", name, processTypes(d.Processes))
+	u.done("buildpack %s, process types %s", d.Buildpack(), processTypes(d.Processes))
 	u.begin(StepDroplet)
 	u.done("droplet %s, sha256 %.12s", FormatBytes(d.Size), d.SHA256)
 	return nil

@@ -1,6 +1,7 @@
 package dewpoint
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/lrp"
@@ -98,6 +99,16 @@ type Droplet struct {
 func (d Droplet) Command(processType string) string {
 	r := staging.Result{Processes: d.Processes}
 	return r.Command(processType)
+}
+
+// Buildpack returns the name of the buildpack that built the droplet: the detected one's, else
+// that by which it was asked for.
+func (d Droplet) Buildpack() string {
+	if d.DetectedBuildpack == "" && len(d.Buildpacks) > 0 {
+		last := d.Buildpacks[len(d.Buildpacks)-1]
+		return cmp.Or(last.Name, last.Key)
+	}
+	return d.DetectedBuildpack
 }
 
 // Route sends requests for a host to an app.

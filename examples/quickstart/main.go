@@ -25,6 +25,7 @@ import (
 	"github.com/dewpoint-go/dewpoint"
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/resourcematch"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 	"github.com/dewpoint-go/dewpoint/state/sqlite"
@@ -69,7 +70,7 @@ func main() {
 	fs.Usage = func() {
 		fmt.Fprintln(fs.Output(), "quickstart pushes an app folder and serves it, all in this process.\n\nUsage: quickstart [flags]")
 		fs.PrintDefaults()
-		fmt.Fprintf(fs.Output(), "\nExit status: 0 well, %d failed, %d wrong use, %d staging failed, %d never healthy, %d interrupted.\n",
+		fmt.Fprintf(fs.Output(), "\nExit status: 0 well, %d failed, %d wrong use or an app that cannot be pushed, %d staging failed, %d never healthy, %d interrupted.\n",
 			exitFailed, exitUsage, exitStaging, exitUnhealthy, exitInterrupted)
 	}
 	if err := fs.Parse(os.Args[1:]); err != nil {
@@ -98,14 +99,15 @@ type usageError struct{ error }
 func status(err error, interrupted bool) int {
 	var failed *staging.Error
 	var usage usageError
+	var unfit *resourcematch.Error
 	var unhealthy *dewpoint.UnhealthyError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage):
-		return exitUsage
 	case interrupted:
 		return exitInterrupted
+	case errors.As(err, &usage), errors.As(err, &unfit):
+		return exitUsage
 	case errors.As(err, &unhealthy):
 		return exitUnhealthy
 	case errors.As(err, &failed):
@@ -118,13 +120,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := o.defaults(); err != nil {
 		return err
 	}
-	memory, err := dewpoint.ParseBytes(o.memory)
+	req, err := o.request()
 	if err != nil {
-		return usageError{fmt.Errorf("-memory: %w", err)}
-	}
-	disk, err := dewpoint.ParseBytes(o.disk)
-	if err != nil {
-		return usageError{fmt.Errorf("-disk: %w", err)}
+		return usageError{err}
 	}
 	ln, err := net.Listen("tcp", o.listen)
 	if err != nil {
@@ -163,10 +161,22 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o, p, ln, out, dewpoint.PushRequest{
-		Name: o.name, Path: o.app, Instances: &o.instances, Memory: memory, Disk: disk,
-		Env: o.env, Buildpacks: o.buildpacks, Command: o.command,
-	})
+	return serve(ctx, o, p, ln, out, req)
+}
+
+// request is the push that the flags ask for.
+func (o *options) request() (req dewpoint.PushRequest, err error) {
+	req = dewpoint.PushRequest{Name: o.name, Path: o.app, Instances: &o.instances, Env: o.env, Buildpacks: o.buildpacks, Command: o.command}
+	if req.Memory, err = dewpoint.ParseBytes(o.memory); err != nil {
+		return req, fmt.Errorf("-memory: %w", err)
+	}
+	if req.Disk, err = dewpoint.ParseBytes(o.disk); err != nil {
+		return req, fmt.Errorf("-disk: %w", err)
+	}
+	if _, err := os.Stat(o.app); err != nil {
+		return req, fmt.Errorf("-app: %w; give the folder of an app", err)
+	}
+	return req, req.Validate()
 }
 
 // serve runs the platform and the router's server, and pushes between.

@@ -59,9 +59,14 @@ func hostEnv() []string {
 	return env
 }
 
-type printer struct{ out io.Writer }
+// printer writes what a person reads. It is used by one goroutine at a time.
+type printer struct {
+	out  io.Writer
+	last logs.Position // of the lines of instances printed
+}
 
 var titles = map[dewpoint.Step]string{
+	dewpoint.StepScan:    "Files",
 	dewpoint.StepRecord:  "Record",
 	dewpoint.StepMatch:   "Resource match",
 	dewpoint.StepUpload:  "Upload",
@@ -95,6 +100,7 @@ func (pr *printer) progress(e dewpoint.Progress) {
 }
 
 func (pr *printer) line(l logs.Line) {
+	pr.last = max(pr.last, l.Pos)
 	mark := "OUT"
 	if l.Stderr {
 		mark = "ERR"
@@ -104,8 +110,8 @@ func (pr *printer) line(l logs.Line) {
 
 func (pr *printer) summary(r *dewpoint.PushResult) {
 	fmt.Fprintf(pr.out, "\n%s: %d of %d instances run, droplet %s, buildpack %s\n", r.App.Name, len(r.Instances), r.App.Instances,
-		dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.DetectedBuildpack)
-	spared := "nothing was here before"
+		dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
+	spared := "no file was here before"
 	if r.KnownFiles > 0 {
 		spared = fmt.Sprintf("%d of %d files (%s) were here and were not stored again", r.KnownFiles, r.Files, dewpoint.FormatBytes(r.KnownBytes))
 	}
@@ -116,13 +122,9 @@ func (pr *printer) summary(r *dewpoint.PushResult) {
 	fmt.Fprintf(pr.out, "spared: %s; %s\ntook %s in all\n", spared, cache, round(r.Took))
 }
 
-// follow prints the app's lines until ctx ends.
+// follow prints the app's lines, from where the push ended, until ctx ends.
 func (pr *printer) follow(ctx context.Context, p *dewpoint.Platform, a dewpoint.App) {
-	from := logs.Position(0)
-	if last := p.Tail(a.ID, 1); len(last) > 0 {
-		from = last[0].Pos
-	}
-	for l, err := range p.Logs(ctx, a.ID, from, true) {
+	for l, err := range p.Logs(ctx, a.ID, pr.last, true) {
 		if err != nil {
 			break
 		}
