@@ -24,6 +24,7 @@ type UnhealthyError struct {
 	Instance lrp.Instance
 }
 
+// Error says which instance it is, how it ended, and its last lines.
 func (e *UnhealthyError) Error() string {
 	in := e.Instance
 	switch {
