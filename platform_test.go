@@ -140,11 +140,11 @@ func TestScaleStopStartRestartDelete(t *testing.T) {
 	_, err := p.Push(t.Context(), request("app", site("x")))
 	require.NoError(t, err)
 
-	require.NoError(t, p.Scale(t.Context(), "app", 3))
+	require.NoError(t, p.Scale(t.Context(), "app", "", 3))
 	require.NoError(t, p.Start(t.Context(), "app")) // waits for all
 	st, err := p.Status(t.Context(), "app")
 	require.NoError(t, err)
-	assert.Len(t, st.Instances, 3)
+	assert.Equal(t, 3, st.Web().Running())
 
 	require.NoError(t, p.Restart(t.Context(), "app"))
 	require.NoError(t, p.Stop(t.Context(), "app"))

@@ -149,7 +149,7 @@ func TestASecondPushSparesWhatIsThere(t *testing.T) {
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	at := 0
 	for _, step := range []string{"isolation none", "== Record", "== Resource match", "== Upload", "== Package", "== Staging", "Cell cell-0 runs task", "-----> Compiling",
-		"== Droplet and cache", "== Schedule", "== Start", "2 of 2 instances", "took", "200 OK", "Hello from hello, instance"} {
+		"== Droplet and cache", "== Schedule", "== Start", "2 of 2 instances", "web: 2 of 2 instances run", "took", "200 OK", "Hello from hello, instance"} {
 		i := strings.Index(stdout[at:], step)
 		require.GreaterOrEqual(t, i, 0, "%q is not where it belongs:\n%s", step, stdout)
 		at += i

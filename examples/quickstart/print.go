@@ -109,8 +109,10 @@ func (pr *printer) line(l logs.Line) {
 }
 
 func (pr *printer) summary(r *dewpoint.PushResult) {
-	fmt.Fprintf(pr.out, "\n%s: %d of %d instances run, droplet %s, buildpack %s\n", r.App.Name, len(r.Instances), r.App.Instances,
-		dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
+	fmt.Fprintf(pr.out, "\n%s: droplet %s, buildpack %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
+	for _, p := range r.Processes {
+		fmt.Fprintf(pr.out, "%s: %d of %d instances run\n", p.Type, p.Running(), p.Instances)
+	}
 	spared := "no file was here before"
 	if r.KnownFiles > 0 {
 		spared = fmt.Sprintf("%d of %d files (%s) were here and were not stored again", r.KnownFiles, r.Files, dewpoint.FormatBytes(r.KnownBytes))
