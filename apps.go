@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -35,6 +36,9 @@ func (e *UnhealthyError) Error() string {
 	switch {
 	case in.LastCrash != nil:
 		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, name, in.LastCrash.Failure)
+		if in.LastCrash.Reason == cell.ReasonHealth && e.Process == Web {
+			s += "; an app must listen on the port that its variable PORT names"
+		}
 		if n := len(in.LastCrash.Last); n > 0 {
 			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last[max(0, n-10):], "\n  ")
 		}
@@ -88,7 +92,7 @@ func (p *Platform) App(nameOrID string) (App, error) {
 	if a, ok := apps.Get(v, nameOrID); ok {
 		return a, nil
 	}
-	if a, ok := first(apps.By(v, "name", nameOrID)); ok {
+	if a, ok := first(apps.By(v, "name", nameKey(nameOrID))); ok {
 		return a, nil
 	}
 	return App{}, fmt.Errorf("there is no app %q: %w", nameOrID, fs.ErrNotExist)
@@ -150,16 +154,17 @@ func (p *Platform) Start(ctx context.Context, app string) error {
 // Stop ends an app's instances gracefully; what is kept is its record. Stopped: nil.
 func (p *Platform) Stop(ctx context.Context, app string) error {
 	return p.change(ctx, "stop", app, func(ctx context.Context, a App) error {
-		old := a.lrps()
 		a.Started = false
 		for _, pr := range a.Processes {
 			pr.LRP = ""
 			a.set(pr)
 		}
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
 		if err := p.putApp(ctx, a); err != nil {
 			return err
 		}
-		return p.removeLRPs(ctx, old)
+		return p.disown(ctx, a)
 	})
 }
 
@@ -185,14 +190,22 @@ func (p *Platform) Scale(ctx context.Context, app, process string, instances int
 		}
 		pr.Instances = instances
 		a.set(pr)
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
 		if a.Started {
-			if pr.LRP == "" { // it had no command so far
+			fresh := pr.LRP == "" // it had no command so far
+			if fresh {
 				pr.LRP = p.newLRP(a, pr)
 				a.set(pr)
 			}
 			d, err := p.desired(a, pr)
 			if err != nil {
 				return err
+			}
+			if fresh {
+				if err := p.own(ctx, a.ID, []lrp.ID{pr.LRP}); err != nil {
+					return err
+				}
 			}
 			if err := p.sched.Apply(ctx, d); err != nil {
 				return err
@@ -222,8 +235,12 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		return nil
 	}
 	return p.change(ctx, "delete", app, func(ctx context.Context, a App) error {
-		if err := p.removeLRPs(ctx, a.lrps()); err != nil {
-			return err
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
+		for _, id := range a.Owned {
+			if err := p.sched.Remove(ctx, id); err != nil {
+				return err
+			}
 		}
 		err := p.db.Update(ctx, func(tx *state.Tx) error {
 			for _, r := range slices.Collect(routes.By(tx, "app", a.ID)) {
@@ -294,6 +311,7 @@ func (p *Platform) change(ctx context.Context, verb, app string, fn func(context
 
 // lockApp waits until nobody else changes the app of that name.
 func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err error) {
+	name = nameKey(name)
 	for {
 		p.mu.Lock()
 		busy, ok := p.locked[name]
@@ -317,6 +335,13 @@ func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err
 	}
 }
 
+// certain returns a context for changes that must not be given up half-way: what is begun
+// when a caller leaves is done all the same, unless the database or the scheduler hangs.
+func (p *Platform) certain(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+}
+
+// putApp stores what a change made of an app. What others change stays as it is.
 func (p *Platform) putApp(ctx context.Context, a App) error {
 	a.Updated = p.now()
 	return p.db.Update(ctx, func(tx *state.Tx) error {
@@ -324,18 +349,51 @@ func (p *Platform) putApp(ctx context.Context, a App) error {
 		if !ok {
 			return fmt.Errorf("app %s is no more: %w", a.Name, fs.ErrNotExist)
 		}
-		a.Package, a.Droplet = row.Package, row.Droplet
+		a.Package, a.Droplet, a.Owned = row.Package, row.Droplet, row.Owned
 		return apps.Put(tx, a)
 	})
 }
 
-func (p *Platform) removeLRPs(ctx context.Context, ids []lrp.ID) error {
-	for _, id := range ids {
+// own notes ids before the scheduler hears of them.
+func (p *Platform) own(ctx context.Context, app string, ids []lrp.ID) error {
+	return p.db.Update(ctx, func(tx *state.Tx) error {
+		row, ok := apps.Get(tx, app)
+		if !ok {
+			return fmt.Errorf("the app is no more: %w", fs.ErrNotExist)
+		}
+		row.Owned = append(slices.Clone(row.Owned), ids...)
+		return apps.Put(tx, row)
+	})
+}
+
+// disown has the scheduler let go of all that an app owns but does not run.
+func (p *Platform) disown(ctx context.Context, a App) error {
+	row, ok := apps.Get(p.db.View(), a.ID)
+	if !ok {
+		return nil
+	}
+	wanted := row.lrps()
+	var gone []lrp.ID
+	for _, id := range row.Owned {
+		if slices.Contains(wanted, id) {
+			continue
+		}
 		if err := p.sched.Remove(ctx, id); err != nil {
 			return err
 		}
+		gone = append(gone, id)
 	}
-	return nil
+	if len(gone) == 0 {
+		return nil
+	}
+	return p.db.Update(ctx, func(tx *state.Tx) error {
+		row, ok := apps.Get(tx, a.ID)
+		if !ok {
+			return nil
+		}
+		row.Owned = slices.DeleteFunc(slices.Clone(row.Owned), func(id lrp.ID) bool { return slices.Contains(gone, id) })
+		return apps.Put(tx, row)
+	})
 }
 
 // newLRP makes an id for what the scheduler runs of a process; what it runs cannot change.
@@ -347,8 +405,8 @@ func (p *Platform) newLRP(a App, pr Process) lrp.ID {
 	return lrp.ID(id[:min(len(id), 128)])
 }
 
-// noCommand is the answer to a process that nothing says how to start.
-var noCommand = errors.New("Start command not specified: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
+// ErrNoCommand is the answer to a process that nothing says how to start.
+var ErrNoCommand = errors.New("Start command not specified: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
 
 // desired builds what the scheduler is told of a process, whose LRP is set.
 func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
@@ -358,7 +416,7 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	}
 	command := cmp.Or(pr.Command, d.Command(pr.Type))
 	if command == "" {
-		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, noCommand)
+		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
 	}
 	h := cell.Health{Type: pr.Health.Type, Endpoint: pr.Health.Endpoint, StartTimeout: pr.Health.StartTimeout}
 	var ports []int

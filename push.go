@@ -37,6 +37,8 @@ type PushRequest struct {
 	Stack      string
 	// Hosts are routes beside the first.
 	Hosts []string
+	// Replace: what is not given is as for a new app, and not as it was.
+	Replace bool
 	// NoStart stages and leaves the app as it runs, or does not.
 	NoStart bool
 	// Progress is called with each step and line, one call at a time. Nil: nobody is told.
@@ -68,6 +70,8 @@ type PushResult struct {
 	// Files and Bytes of the app, and how many of them were here already and not stored again.
 	Files, KnownFiles int
 	Bytes, KnownBytes int64
+	// SmallFiles are too small to be matched (64 KiB or less): they are stored each time.
+	SmallFiles int
 	// CacheUsed tells that staging was given the build cache of an earlier one.
 	CacheUsed bool
 	// Steps tells how long each took, in order.
@@ -223,10 +227,13 @@ func (u *push) record(ctx context.Context) error {
 	hosts := append([]string{u.p.defaultHost(u.req.Name)}, u.req.Hosts...)
 	fresh := false
 	err := u.p.db.Update(ctx, func(tx *state.Tx) error {
-		a, ok := first(apps.By(tx, "name", u.req.Name))
+		a, ok := first(apps.By(tx, "name", nameKey(u.req.Name)))
 		if !ok {
 			fresh = true
 			a = App{ID: u.p.newID(), Name: u.req.Name, Created: u.p.now()}
+		}
+		if u.req.Replace {
+			a = a.bare()
 		}
 		u.req.apply(&a)
 		a.Updated = u.p.now()
@@ -249,7 +256,6 @@ func (u *push) record(ctx context.Context) error {
 		return fmt.Errorf("record the app: %w", err)
 	}
 	u.res.Hosts = u.p.hosts(u.res.App.ID)
-	u.line(u.p.apiLine(u.res.App.ID, "Uploading app package for app with guid "+u.res.App.ID))
 	what := "changed"
 	if fresh {
 		what = "created"

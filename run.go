@@ -89,65 +89,85 @@ func (u *push) tellLines(ctx context.Context, app string) (stop func()) {
 // with them; the row still has the old ones until settle.
 func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
 	ran := len(a.lrps()) > 0
-	a.Started = true
-	var applied []lrp.ID
+	next := a
+	next.Started = true
+	var all []lrp.Desired
+	var ids []lrp.ID
 	for _, pr := range a.Processes {
 		pr.LRP = p.newLRP(a, pr)
 		d, err := p.desired(a, pr)
-		if errors.Is(err, noCommand) && pr.Type != Web && pr.Instances == 0 {
+		switch {
+		case errors.Is(err, ErrNoCommand) && pr.Type != Web && pr.Instances == 0:
 			pr.LRP = "" // the droplet has no such process any more, and nobody misses it
-			a.set(pr)
-			continue
+		case err != nil:
+			return a, err
+		default:
+			all, ids = append(all, d), append(ids, d.ID)
 		}
-		if err == nil {
-			err = p.sched.Apply(ctx, d)
-		}
-		if err != nil {
-			p.withdraw(ctx, applied)
+		next.set(pr)
+	}
+	if err := ctx.Err(); err != nil {
+		return a, err
+	}
+	ctx, cancel := p.certain(ctx)
+	defer cancel()
+	if err := p.own(ctx, a.ID, ids); err != nil {
+		return a, err
+	}
+	for _, d := range all {
+		if err := p.sched.Apply(ctx, d); err != nil {
+			p.withdraw(ctx, a)
 			return a, err
 		}
-		applied = append(applied, pr.LRP)
-		a.set(pr)
 	}
 	if !ran {
 		// Nothing runs: the new processes are the app's at once, so that they are healed from
 		// now on even if the first start fails, as with Cloud Foundry.
-		if err := p.putApp(ctx, a); err != nil {
-			p.withdraw(ctx, applied)
+		if err := p.putApp(ctx, next); err != nil {
+			p.withdraw(ctx, a)
 			return a, err
 		}
 	}
-	return a, nil
+	return next, nil
 }
 
-// withdraw removes processes that did not become an app's.
-func (p *Platform) withdraw(ctx context.Context, ids []lrp.ID) {
-	if err := p.removeLRPs(context.WithoutCancel(ctx), ids); err != nil {
-		p.log.Error("removing processes that are not wanted failed", "lrps", ids, "error", err)
+// withdraw removes processes that did not become an app's. What fails here is done by the
+// next change of the app, or the next start of the platform.
+func (p *Platform) withdraw(ctx context.Context, a App) {
+	ctx, cancel := p.certain(ctx)
+	defer cancel()
+	if err := p.disown(ctx, a); err != nil {
+		p.log.Error("removing processes that are not wanted failed", "app", a.Name, "error", err)
 	}
 }
 
 // settle waits for the new processes of next and lets them take the place of the old ones.
 // If they do not become healthy, the old ones go on and the new ones are removed.
 func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, error) {
-	before := old.lrps()
+	replaces := len(old.lrps()) > 0
 	now, err := p.waitHealthy(ctx, next)
 	if err != nil {
-		if len(before) > 0 {
-			p.withdraw(ctx, next.lrps())
+		if replaces {
+			p.withdraw(ctx, old)
 			return now, fmt.Errorf("%w\n(what ran before goes on)", err)
 		}
 		return now, err
 	}
-	if len(before) > 0 {
-		if err := p.putApp(ctx, next); err != nil {
+	if replaces {
+		certain, cancel := p.certain(ctx)
+		defer cancel()
+		if err := p.putApp(certain, next); err != nil {
+			p.withdraw(ctx, old)
 			return now, err
 		}
 	}
 	if err := p.waitRouted(ctx, next); err != nil {
+		p.withdraw(ctx, next)
 		return now, err
 	}
-	return now, p.removeLRPs(ctx, before)
+	certain, cancel := p.certain(ctx)
+	defer cancel()
+	return now, p.disown(certain, next)
 }
 
 // replace runs an app's current droplet in place of what runs.
@@ -287,7 +307,8 @@ func (p *Platform) waitRouted(ctx context.Context, a App) error {
 	return p.routed.wait(ctx, web.LRP)
 }
 
-// recover fails the builds that an earlier run left in the middle: their callers are gone.
+// recover ends what an earlier run left in the middle: builds, whose callers are gone, and
+// processes that were not yet, or no longer, an app's.
 func (p *Platform) recover(ctx context.Context) error {
 	left := slices.Collect(builds.By(p.db.View(), "state", string(BuildStaging)))
 	if len(left) > 0 {
@@ -305,11 +326,19 @@ func (p *Platform) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, a := range p.Apps() { // what was being started or stopped
+		if err := p.disown(ctx, a); err != nil {
+			return err
+		}
+	}
 	_, err := p.catalog.Sweep(ctx)
 	return err
 }
 
-// expire lets go of all but the newest packages and droplets of an app, its current ones
+// keptBuilds is how many builds of an app are remembered, as in Cloud Foundry.
+const keptBuilds = 100
+
+// expire lets go of old builds and of all but the newest packages and droplets of an app, its current ones
 // aside.
 func (p *Platform) expire(tx *state.Tx, a App) {
 	byAge := func(x, y time.Time) int { return y.Compare(x) }
@@ -327,6 +356,13 @@ func (p *Platform) expire(tx *state.Tx, a App) {
 		}
 		p.catalog.Unuse(tx, "droplet:"+d.ID)
 		droplets.Delete(tx, d.ID)
+	}
+	bs := slices.Collect(builds.By(tx, "app", a.ID))
+	slices.SortFunc(bs, func(x, y Build) int { return byAge(x.Created, y.Created) })
+	for _, b := range bs[min(len(bs), keptBuilds):] {
+		if b.State != BuildStaging {
+			builds.Delete(tx, b.ID)
+		}
 	}
 	ks := slices.Collect(packages.By(tx, "app", a.ID))
 	slices.SortFunc(ks, func(x, y Package) int { return byAge(x.Created, y.Created) })

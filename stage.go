@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -27,7 +28,16 @@ func (u *push) stage(ctx context.Context) error {
 	}
 	u.done("buildpack %s, process types %s", d.Buildpack(), names(d.Processes, func(pr staging.Process) string { return pr.Type }))
 	u.begin(StepDroplet)
-	u.done("droplet %s, sha256 %.12s", FormatBytes(d.Size), d.SHA256)
+	text := fmt.Sprintf("droplet %s, sha256 %.12s", FormatBytes(d.Size), d.SHA256)
+	if c, ok := caches.Get(u.p.db.View(), a.ID); ok {
+		text += "; build cache " + FormatBytes(c.Size)
+	}
+	for _, ph := range b.Phases {
+		if ph.Name == staging.PhaseSave {
+			text += fmt.Sprintf("; stored in %v", ph.Duration.Round(time.Millisecond))
+		}
+	}
+	u.done("%s", text)
 	return nil
 }
 

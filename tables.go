@@ -22,6 +22,9 @@ type App struct {
 	Started    bool     `json:"started"`
 	// Processes are what it runs: web first, and the others by name.
 	Processes []Process `json:"processes"`
+	// Owned are the ids of all that the scheduler may run for it. An id is here before the
+	// scheduler hears of it and until it has let go, so that nothing runs on that nobody owns.
+	Owned []lrp.ID `json:"owned,omitempty"`
 	// Package and Droplet are the current ones; "" before the first.
 	Package string    `json:"package,omitempty"`
 	Droplet string    `json:"droplet,omitempty"`
@@ -45,6 +48,9 @@ type Process struct {
 	// LRP is the id of what the scheduler runs of it now; "" while the app is stopped.
 	LRP lrp.ID `json:"lrp,omitempty"`
 }
+
+// nameKey is the name as it must be unique: routes know no case.
+func nameKey(name string) string { return strings.ToLower(name) }
 
 // Process returns the process of a type; none: one that has the type only.
 func (a App) Process(processType string) Process {
@@ -75,6 +81,17 @@ func (a *App) set(p Process) {
 		return strings.Compare(x.Type, y.Type)
 	})
 	a.Processes = all
+}
+
+// bare is the app without its settings: what it runs goes on.
+func (a App) bare() App {
+	b := App{ID: a.ID, Name: a.Name, Started: a.Started, Owned: a.Owned, Package: a.Package, Droplet: a.Droplet, Created: a.Created}
+	for _, pr := range a.Processes {
+		p := newProcess(pr.Type)
+		p.LRP = pr.LRP
+		b.set(p)
+	}
+	return b
 }
 
 // lrps are the ids of what runs of an app.
@@ -182,7 +199,7 @@ type buildCache struct {
 
 var (
 	apps = state.NewTable("apps", func(a App) string { return a.ID },
-		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{a.Name} }})
+		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{nameKey(a.Name)} }})
 	packages = state.NewTable("packages", func(p Package) string { return p.ID },
 		state.Index[Package]{Name: "app", Keys: func(p Package) []string { return []string{p.App} }})
 	builds = state.NewTable("builds", func(b Build) string { return b.ID },
