@@ -95,7 +95,7 @@ func TestPushServesAndTheSecondPushSpares(t *testing.T) {
 	}
 	res, err := p.Push(t.Context(), req)
 	require.NoError(t, err)
-	assert.Equal(t, []dewpoint.Step{"record", "match", "upload", "package", "stage", "droplet", "run", "healthy"}, steps)
+	assert.Equal(t, []dewpoint.Step{"scan", "record", "match", "upload", "package", "stage", "droplet", "run", "healthy"}, steps)
 	assert.Equal(t, 0, res.KnownFiles)
 	assert.False(t, res.CacheUsed)
 	assert.Equal(t, "Memory", res.Droplet.DetectedBuildpack)
@@ -142,11 +142,11 @@ func TestScaleStopStartRestartDelete(t *testing.T) {
 	_, err := p.Push(t.Context(), request("app", site("x")))
 	require.NoError(t, err)
 
-	require.NoError(t, p.Scale(t.Context(), "app", 3))
+	require.NoError(t, p.Scale(t.Context(), "app", "", 3))
 	require.NoError(t, p.Start(t.Context(), "app")) // waits for all
 	st, err := p.Status(t.Context(), "app")
 	require.NoError(t, err)
-	assert.Len(t, st.Instances, 3)
+	assert.Equal(t, 3, st.Web().Running())
 
 	require.NoError(t, p.Restart(t.Context(), "app"))
 	require.NoError(t, p.Stop(t.Context(), "app"))
@@ -200,12 +200,14 @@ func TestBadRequestsAreRefusedInOneSentence(t *testing.T) {
 		"negative count":    {dewpoint.PushRequest{Name: "a", Files: site("x"), Instances: &minus}, "-1 instances"},
 		"environment":       {dewpoint.PushRequest{Name: "a", Files: site("x"), Env: []string{"=x"}}, "NAME=VALUE"},
 		"reserved variable": {dewpoint.PushRequest{Name: "a", Files: site("x"), Env: []string{"PORT=1"}}, "set by the platform"},
-		"unknown buildpack": {dewpoint.PushRequest{Name: "a", Files: site("x"), Buildpacks: []string{"nope"}}, "nope"},
 	} {
 		_, err := p.Push(t.Context(), c.req)
 		require.Error(t, err, name)
 		assert.Contains(t, err.Error(), c.want, name)
 	}
+	assert.Empty(t, p.Apps(), "what could never be pushed leaves no app")
+	_, err := p.Push(t.Context(), dewpoint.PushRequest{Name: "a", Files: site("x"), Buildpacks: []string{"nope"}})
+	require.ErrorContains(t, err, "nope")
 }
 
 func TestTheZeroConfigSaysWhatIsMissing(t *testing.T) {

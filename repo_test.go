@@ -33,8 +33,8 @@ var floors = map[string]int{
 
 // heavy lists modules that only the named leaf packages may link.
 var heavy = map[string][]string{
-	"gocloud.dev":         {"blob/cloudblob", "internal/keep"},
-	"modernc.org/sqlite":  {"state/sqlite", "internal/keep"},
+	"gocloud.dev":         {"blob/cloudblob"},
+	"modernc.org/sqlite":  {"state/sqlite"},
 	"github.com/stretchr": nil,
 	"go.uber.org/goleak":  nil,
 }

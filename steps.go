@@ -6,11 +6,13 @@ import (
 	"github.com/dewpoint-go/dewpoint/logs"
 )
 
-// Step is one part of a push, in the order in which Cloud Foundry documents them.
+// Step is one part of a push, in the order in which Cloud Foundry documents them; its cf
+// does the first.
 type Step string
 
 // The steps of a push.
 const (
+	StepScan    Step = "scan"    // the app's files are read
 	StepRecord  Step = "record"  // the app's record is made or changed
 	StepMatch   Step = "match"   // its files are held against what is here
 	StepUpload  Step = "upload"  // what is missing is stored
@@ -26,7 +28,8 @@ const (
 type Progress struct {
 	Step Step
 	Time time.Time
-	// Line is a line of output, from staging or from an instance that starts.
+	// Line is a line of output, from staging or from an instance that starts. Its Pos, if it
+	// has one, is the place to go on from with Platform.Logs.
 	Line *logs.Line
 	// Done: the step has ended well and took Took; Text says in a few words what came of it.
 	Done bool

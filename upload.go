@@ -15,8 +15,8 @@ import (
 // 15 minutes.
 const uploadLease = 20 * time.Minute
 
-// upload takes a push from its files to a package: scan, match, store what is new.
-func (u *push) upload(ctx context.Context) error {
+// upload takes a push from its files to a package: match, store what is new.
+func (u *push) upload(ctx context.Context, files *resourcematch.Files) error {
 	p := u.p
 	lease, err := p.catalog.Lease(ctx, uploadLease)
 	if err != nil {
@@ -25,24 +25,28 @@ func (u *push) upload(ctx context.Context) error {
 	defer p.release(ctx, lease)
 
 	u.begin(StepMatch)
-	files, err := u.scan(ctx)
-	if err != nil {
-		return err
-	}
-	defer files.Close()
 	known, err := p.matcher.Match(ctx, files.Fingerprints(), lease)
 	if err != nil {
 		return err
 	}
-	u.count(files, known)
-	u.done("%d files, %s; %d of them, %s, are here", u.res.Files, FormatBytes(u.res.Bytes), u.res.KnownFiles, FormatBytes(u.res.KnownBytes))
+	for _, f := range files.Entries {
+		if f.Regular() && f.Size <= resourcematch.DefaultMinSize {
+			u.res.SmallFiles++
+		}
+	}
+	u.res.KnownFiles = len(known)
+	for _, k := range known {
+		u.res.KnownBytes += k.Size
+	}
+	u.done("%d of %d files, %s, are here", u.res.KnownFiles, u.res.Files, FormatBytes(u.res.KnownBytes))
 
 	u.begin(StepUpload)
+	u.line(u.p.apiLine(u.res.App.ID, "Uploading app package for app with guid "+u.res.App.ID))
 	made, err := p.matcher.Assemble(ctx, resourcematch.Upload{Lease: lease, Known: known, Files: files})
 	if err != nil {
 		return fmt.Errorf("store the app's files: %w", err)
 	}
-	u.done("%d files, %s", u.res.Files-u.res.KnownFiles, FormatBytes(u.res.Bytes-u.res.KnownBytes))
+	u.done("%s, %s", plural(u.res.Files-u.res.KnownFiles, "file"), FormatBytes(u.res.Bytes-u.res.KnownBytes))
 
 	u.begin(StepPackage)
 	pkg := Package{
@@ -70,29 +74,39 @@ func (u *push) upload(ctx context.Context) error {
 		return fmt.Errorf("record the package: %w", err)
 	}
 	u.res.Package = pkg
-	u.done("package %.12s of %d files, %s", pkg.SHA256, pkg.Files, FormatBytes(pkg.Size))
+	u.done("package %.12s of %s, %s", pkg.SHA256, plural(pkg.Files, "file"), FormatBytes(pkg.Size))
 	return nil
 }
 
+// scan reads the app's files; the caller closes them.
 func (u *push) scan(ctx context.Context) (*resourcematch.Files, error) {
+	u.begin(StepScan)
 	o := resourcematch.ScanOptions{MaxPackage: u.p.cfg.MaxPackage}
+	var files *resourcematch.Files
+	var err error
 	if u.req.Path != "" {
-		return resourcematch.ScanPath(ctx, u.req.Path, o)
+		files, err = resourcematch.ScanPath(ctx, u.req.Path, o)
+	} else {
+		files, err = resourcematch.Scan(ctx, u.req.Files, o)
 	}
-	return resourcematch.Scan(ctx, u.req.Files, o)
-}
-
-func (u *push) count(files *resourcematch.Files, known []resourcematch.Fingerprint) {
+	if err != nil {
+		return nil, err
+	}
 	for i := range files.Entries {
 		if files.Entries[i].Regular() {
 			u.res.Files++
 		}
 	}
 	u.res.Bytes = files.Size()
-	u.res.KnownFiles = len(known)
-	for _, k := range known {
-		u.res.KnownBytes += k.Size
+	u.done("%s, %s", plural(u.res.Files, "file"), FormatBytes(u.res.Bytes))
+	return files, nil
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
 	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // openPackage streams a package as a tar.

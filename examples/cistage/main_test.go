@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -176,12 +177,10 @@ func TestInterrupt(t *testing.T) {
 func TestTheExamplesStage(t *testing.T) {
 	t.Parallel()
 	needsUnix(t)
-	for app, tool := range map[string]string{"hello-python": "python3", "hello-node": "node", "hello-static": "python3", "hello-go": "go"} {
+	for app, tool := range map[string]string{"hello-java": "javac", "hello-python": "python3", "hello-node": "node", "hello-static": "python3", "hello-go": "go"} {
 		t.Run(app, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath(tool); err != nil {
-				t.Skip("no", tool, "here")
-			}
+			needs.Tool(t, tool)
 			if app == "hello-go" && testing.Short() {
 				t.Skip("it compiles net/http")
 			}

@@ -30,6 +30,7 @@ func main() {
 		log.Printf("%s %s", r.Method, r.URL.Path)
 		fmt.Fprintf(w, "Hello from %s, instance %s\n", name, index)
 	})
+	mux.Handle("GET /public/", http.StripPrefix("/public/", http.FileServer(http.Dir("public"))))
 	mux.HandleFunc("GET /env/{name}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, os.Getenv(r.PathValue("name")))
 	})
