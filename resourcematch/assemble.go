@@ -137,18 +137,16 @@ func (a *assembly) known(ctx context.Context) error {
 		if f.Mode != 0 && f.Mode&0o600 != 0o600 {
 			return &Error{Reason: BadMode, Path: f.Path, Detail: f.Mode.String()}
 		}
-		if sum, ok := alias(f.SHA1); ok {
-			sums = append(sums, sum)
-		}
+		sum, _ := alias(f.SHA1) // "": what is none is not known
+		sums = append(sums, sum)
 	}
-	refs, err := a.c.find(ctx, sums, a.u.Lease)
+	refs, err := a.c.catalog.FindPin(ctx, KindResource, sums, a.u.Lease)
 	if err != nil {
 		return err
 	}
-	for _, f := range a.u.Known {
-		sum, _ := alias(f.SHA1)
-		ref, ok := refs.get(sum)
-		if !ok || f.Size != 0 && f.Size != ref.Size || f.SHA256 != "" && !strings.EqualFold(f.SHA256, ref.Digest) {
+	for i, f := range a.u.Known {
+		sum, ref := sums[i], refs[i]
+		if ref.Key == "" || f.Size != 0 && f.Size != ref.Size || f.SHA256 != "" && !strings.EqualFold(f.SHA256, ref.Digest) {
 			return &Error{Reason: Unknown, Path: f.Path, Detail: "SHA-1 " + f.SHA1}
 		}
 		if f.Mode == 0 {

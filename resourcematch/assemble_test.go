@@ -202,14 +202,16 @@ func TestPackages(t *testing.T) {
 // The corrupted cached file of the same list: here it shows when the package is read.
 func TestCorruptedCachedFileIsDeleted(t *testing.T) {
 	t.Parallel()
-	c, l := newCache(t, small)
+	store := blob.NewMemory()
+	c := openCache(t, store, small)
+	l := newLease(t, c)
 	knows(t, c, l, alpha, beta)
 	p, err := c.Assemble(t.Context(), Upload{Lease: l, Known: []Fingerprint{fp("a", alpha, 0), fp("b", beta, 0)}})
 	require.NoError(t, err)
 	m, err := c.Manifest(t.Context(), p.Key)
 	require.NoError(t, err)
 	for _, damage := range []string{"ALPHA alpha alpha", "alph", alpha + "!"} {
-		_, err = c.cfg.Store.Put(t.Context(), m.Entries[0].Key, strings.NewReader(damage))
+		_, err = store.Put(t.Context(), m.Entries[0].Key, strings.NewReader(damage))
 		require.NoError(t, err)
 		r, err := c.Open(t.Context(), p.Key, Tar)
 		require.NoError(t, err)

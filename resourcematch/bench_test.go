@@ -32,7 +32,6 @@ func openCache(t testing.TB, s blob.Store, cfg Config) *Cache {
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	cfg.Catalog, err = catalog.New(catalog.Config{DB: db, Store: s})
 	require.NoError(t, err)
-	cfg.Store = s
 	c, err := New(cfg)
 	require.NoError(t, err)
 	return c

@@ -33,8 +33,8 @@ func (c *Cache) Manifest(ctx context.Context, key string) (*Manifest, error) {
 // goes through a link; all are of 1980-01-01.
 //
 // Each content is held against its digest while it passes. If one fails, the stream ends
-// with an *Error of reason Corrupt instead of io.EOF, and the damaged blob is deleted if
-// Config.Store is there. The caller must Close the stream; it ends with ctx, too.
+// with an *Error of reason Corrupt instead of io.EOF, and the damaged blob is deleted, so that
+// the next push brings its content anew. The caller must Close the stream; it ends with ctx, too.
 func (c *Cache) Open(ctx context.Context, key string, format Format) (io.ReadCloser, error) {
 	m, err := c.Manifest(ctx, key)
 	if err != nil {
@@ -129,18 +129,11 @@ func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, open 
 	return err
 }
 
-// corrupt deletes damaged bytes. The catalog notes their loss when it is asked for them, and
-// from then on the same content can be stored anew.
+// corrupt deletes damaged bytes, so that the same content can be stored anew.
 func (c *Cache) corrupt(ctx context.Context, p *Part, key string, cause error) error {
 	e := &Error{Reason: Corrupt, Path: p.Path, Err: cause}
-	if c.cfg.Store == nil {
-		return e
-	}
-	if err := c.cfg.Store.Delete(ctx, key); err != nil {
+	if err := c.catalog.Discard(ctx, key); err != nil {
 		return errors.Join(e, err)
-	}
-	if r, err := c.catalog.Open(ctx, key); err == nil {
-		r.Close()
 	}
 	return e
 }

@@ -35,13 +35,14 @@ type Config struct {
 }
 
 // Catalog is the account of all blobs. All methods may be called by any number of
-// goroutines.
+// goroutines. A DB has one Catalog at a time, for it remembers what it read there.
 type Catalog struct {
 	db     *state.DB
 	store  blob.Store
 	prefix string
 	now    func() time.Time
 	newID  func() string
+	index  index
 
 	sweeping chan struct{} // holds a token of the one Sweep; guards the two below
 	listed   time.Time     // when the store was last searched for bytes without a row
@@ -136,16 +137,21 @@ func (c *Catalog) Commit(ctx context.Context, key string, saved blob.Info) (Ref,
 func (c *Catalog) commit(ctx context.Context, key, alias string, saved blob.Info) (ref Ref, err error) {
 	lost, err := c.lostTwin(ctx, key, saved)
 	if err == nil {
+		gone := removal{x: &c.index}
 		err = c.db.Update(ctx, func(tx *state.Tx) error {
-			ref, err = c.keep(tx, key, alias, saved, lost)
+			ref, err = c.keep(tx, key, alias, saved, lost, &gone)
 			return err
 		})
+		gone.end(err)
 	}
 	if err != nil {
 		// The Update may be done all the same; then the row is kept, undo leaves it, and it
 		// goes when the lease ends.
 		c.undo(ctx, key)
 		return Ref{}, fmt.Errorf("catalog: commit %s: %w", key, err)
+	}
+	if alias != "" {
+		c.index.add(c.db, ref.Key)
 	}
 	if ref.Key != key {
 		c.remove(ctx, key)
@@ -170,7 +176,7 @@ func (c *Catalog) lostTwin(ctx context.Context, key string, saved blob.Info) (st
 }
 
 // keep is the step from writing to kept, or to condemned if the same bytes are kept.
-func (c *Catalog) keep(tx *state.Tx, key, alias string, saved blob.Info, lost string) (Ref, error) {
+func (c *Catalog) keep(tx *state.Tx, key, alias string, saved blob.Info, lost string, gone *removal) (Ref, error) {
 	row, ok := blobs.Get(tx, key)
 	if !ok {
 		return Ref{}, fmt.Errorf("it is not reserved (any more): %w", fs.ErrNotExist)
@@ -190,6 +196,7 @@ func (c *Catalog) keep(tx *state.Tx, key, alias string, saved blob.Info, lost st
 	twin, ok := first(blobs.By(tx, "digest", pair(row.Kind, saved.SHA256)))
 	if ok && twin.Key == lost {
 		twin.Lost = true
+		gone.note(twin)
 		if err := blobs.Put(tx, twin); err != nil {
 			return Ref{}, err
 		}
@@ -282,7 +289,7 @@ func (c *Catalog) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 	}
 	r, err := c.store.Get(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		if c.markLost(ctx, key) {
+		if lost, failed := c.markLost(ctx, key); lost && failed == nil {
 			return nil, fmt.Errorf("catalog: open %s: the store has lost its bytes: %w", key, err)
 		}
 	}
@@ -294,16 +301,33 @@ func (c *Catalog) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 
 // markLost keeps a blob without bytes from being found, and tells whether that is the case:
 // it may as well have been deleted since its row was read.
-func (c *Catalog) markLost(ctx context.Context, key string) (lost bool) {
-	err := c.db.Update(ctx, func(tx *state.Tx) error {
+func (c *Catalog) markLost(ctx context.Context, key string) (lost bool, err error) {
+	gone := removal{x: &c.index}
+	err = c.db.Update(ctx, func(tx *state.Tx) error {
 		row, ok := blobs.Get(tx, key)
 		if lost = ok && row.State == Kept; !lost || row.Lost {
 			return nil
 		}
 		row.Lost = true
+		gone.note(row)
 		return blobs.Put(tx, row)
 	})
-	return lost && err == nil
+	gone.end(err)
+	return lost, err
+}
+
+// Discard deletes the bytes of a kept blob that turned out to be damaged. Its row stays for
+// those that refer to it, but it is not found any more, so that the same bytes can be put
+// anew. A key that is not kept is left alone: nil.
+func (c *Catalog) Discard(ctx context.Context, key string) error {
+	lost, err := c.markLost(ctx, key)
+	if err == nil && lost {
+		err = c.store.Delete(ctx, key)
+	}
+	if err != nil {
+		return fmt.Errorf("catalog: discard %s: %w", key, err)
+	}
+	return nil
 }
 
 // Get gives the row of a blob, in any state.

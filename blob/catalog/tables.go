@@ -77,12 +77,6 @@ var (
 			}
 			return []string{pair(b.Kind, b.Digest)}
 		}},
-		state.Index[Blob]{Name: "alias", Keys: func(b Blob) []string {
-			if !b.findable() || b.Alias == "" {
-				return nil
-			}
-			return []string{pair(b.Kind, b.Alias)}
-		}},
 		state.Index[Blob]{Name: "state", Keys: func(b Blob) []string {
 			if b.State == Kept { // most are; the index is for the few
 				return nil

@@ -1,0 +1,164 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/blob/blobtest"
+	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// TestASweepCannotRaceAPush lets pushes that find, refer and let go run against sweeps
+// without pause: what a push found is there until it is done.
+func TestASweepCannotRaceAPush(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.Context())
+	const pushes, rounds, files = 4, 60, 5
+	stop := make(chan struct{})
+	var sweeps, work sync.WaitGroup
+	for range 2 {
+		sweeps.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := w.Sweep(t.Context()); err != nil {
+					assert.NoError(t, err)
+					return
+				}
+			}
+		})
+	}
+	push := func(owner string) error {
+		l, err := w.Lease(t.Context(), time.Hour)
+		if err != nil {
+			return err
+		}
+		var aliases []string
+		for i := range files {
+			aliases = append(aliases, sha(fmt.Sprint(i)))
+		}
+		refs, err := w.FindPin(t.Context(), "resource", aliases, l)
+		if err != nil {
+			return err
+		}
+		for i := range refs {
+			if refs[i].Key != "" {
+				continue
+			}
+			if refs[i], err = w.PutAs(t.Context(), "resource", aliases[i], l, strings.NewReader(fmt.Sprint(i))); err != nil {
+				return err
+			}
+		}
+		err = w.db.Update(t.Context(), func(tx *state.Tx) error {
+			for _, ref := range refs {
+				if err := w.Use(tx, owner, ref.Key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := w.Release(t.Context(), l); err != nil {
+			return err
+		}
+		for i, ref := range refs {
+			if got, err := w.read(ref.Key); err != nil || got != fmt.Sprint(i) {
+				return fmt.Errorf("file %d: %q, %w", i, got, err)
+			}
+		}
+		return w.db.Update(t.Context(), func(tx *state.Tx) error { w.Unuse(tx, owner); return nil })
+	}
+	for p := range pushes {
+		work.Go(func() {
+			for range rounds {
+				if err := push(fmt.Sprint("package:", p)); err != nil {
+					assert.NoError(t, err)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	close(stop)
+	sweeps.Wait()
+	w.sweep()
+	assert.Empty(t, w.stored())
+}
+
+// A sweep whose outcome nobody was told may have taken what the catalog remembers.
+func TestASweepOfUnknownOutcomeIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	for _, done := range []bool{true, false} {
+		w := newWorld(t, t.Context())
+		l := w.lease()
+		_, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+		require.NoError(t, err)
+		find := func() []catalog.Ref {
+			refs, err := w.FindPin(t.Context(), "resource", []string{sha("a")}, w.lease())
+			require.NoError(t, err)
+			return refs
+		}
+		require.NotEmpty(t, find()[0].Key)
+		commits := w.journal.Commits()
+		w.now = w.now.Add(2 * time.Hour) // the leases of find end, too
+		ctx, cancel := context.WithCancel(t.Context())
+		wait := make(chan struct{})
+		w.journal.Inject(state.Fault{Wait: wait, Err: errors.New("the answer is lost"), Done: done})
+		swept := make(chan error)
+		go func() { _, err := w.Sweep(ctx); swept <- err }()
+		require.Eventually(t, func() bool { return w.journal.Commits() > commits }, 10*time.Second, time.Millisecond)
+		cancel()
+		close(wait)
+		err = <-swept
+		require.ErrorIs(t, err, state.ErrUncertain)
+		// Either way the batch is settled by the next Update, and then nothing is there.
+		for range 2 {
+			require.Equal(t, []catalog.Ref{{}}, find())
+		}
+		ref, err := w.PutAs(t.Context(), "resource", sha("a"), w.lease(), strings.NewReader("a"))
+		require.NoError(t, err)
+		require.Equal(t, []catalog.Ref{ref}, find())
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.Context())
+	l := w.lease()
+	ref, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+	require.NoError(t, err)
+	require.NoError(t, w.use("package:1", ref.Key))
+	w.store.Once(blobtest.Delete, blobtest.NotDone)
+	require.ErrorIs(t, w.Discard(t.Context(), ref.Key), blobtest.ErrFault)
+	found, err := w.FindPin(t.Context(), "resource", []string{sha("a")}, l)
+	require.NoError(t, err)
+	assert.Equal(t, []catalog.Ref{{}}, found, "bad bytes must not be found, deleted or not")
+	for range 2 {
+		require.NoError(t, w.Discard(t.Context(), ref.Key))
+	}
+	_, err = w.read(ref.Key)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	again, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+	require.NoError(t, err)
+	assert.NotEqual(t, ref.Key, again.Key)
+	w.crash()
+	found, err = w.FindPin(t.Context(), "resource", []string{sha("a")}, l)
+	require.NoError(t, err)
+	assert.Equal(t, []catalog.Ref{again}, found)
+	require.NoError(t, w.Discard(t.Context(), "unknown"))
+}
