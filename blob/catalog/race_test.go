@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -161,4 +162,45 @@ func TestDiscard(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []catalog.Ref{again}, found)
 	require.NoError(t, w.Discard(t.Context(), "unknown"))
+}
+
+// A blob is condemned after a match looked it up and before the match pins it.
+func TestASweepBetweenLookUpAndPin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, t.Context())
+		l := w.lease()
+		for _, data := range []string{"a", "b"} {
+			ref, err := w.PutAs(t.Context(), "resource", sha(data), l, strings.NewReader(data))
+			require.NoError(t, err)
+			if data == "b" {
+				require.NoError(t, w.use("package:1", ref.Key))
+			}
+		}
+		match := w.lease()
+		require.NoError(t, w.Release(t.Context(), l))
+		_, err := w.FindPin(t.Context(), "resource", nil, match)
+		require.NoError(t, err)
+		aliases := []string{sha("a"), sha("b")}
+		let := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			assert.NoError(t, w.db.Update(t.Context(), func(*state.Tx) error { <-let; return nil }))
+		})
+		synctest.Wait()
+		all.Go(func() { w.sweep() })
+		synctest.Wait() // it has chosen what to condemn and waits for its turn
+		var refs []catalog.Ref
+		all.Go(func() {
+			var err error
+			refs, err = w.FindPin(t.Context(), "resource", aliases, match)
+			assert.NoError(t, err)
+		})
+		synctest.Wait() // it has found both and waits behind the sweep
+		close(let)
+		all.Wait()
+		assert.Empty(t, refs[0].Key, "it was condemned")
+		assert.NotEmpty(t, refs[1].Key)
+		require.NoError(t, w.db.Close())
+	})
 }
