@@ -3,7 +3,6 @@ package resourcematch
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,11 +90,9 @@ func (c *Cache) assemble(ctx context.Context, u *Upload) (*Package, error) {
 	}
 	m := &Manifest{Version: 1, Bits: a.bits, Entries: a.parts}
 	m.SHA256 = m.Sum()
-	text, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	ref, err := c.catalog.Put(ctx, KindPackage, u.Lease, bytes.NewReader(text))
+	text := stream(ctx, func(_ context.Context, w io.Writer) error { return m.write(w) })
+	defer text.Close()
+	ref, err := c.catalog.Put(ctx, KindPackage, u.Lease, text)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // pack stores small files one after the other in one blob.
@@ -114,9 +116,25 @@ func (a *assembly) upload(ctx context.Context) error {
 		}
 		return a.tar(ctx, z)
 	case isZip(head):
-		return a.spool(ctx, br, func(f *os.File, size int64) error { return a.zip(ctx, f, size) })
+		most := a.c.archiveLimit()
+		r := &io.LimitedReader{R: br, N: most}
+		return a.spool(ctx, r, func(f *os.File, size int64) error {
+			if r.N <= 0 {
+				return &Error{Reason: TooLarge, Limit: a.c.cfg.MaxPackage, Detail: "the archive alone is larger"}
+			}
+			return a.zip(ctx, f, size)
+		})
 	}
 	return a.tar(ctx, br)
+}
+
+// archiveLimit is more than any archive has that holds a package within its limit: a zip as it
+// is, a tar once it is unpacked.
+func (c *Cache) archiveLimit() int64 {
+	if c.cfg.MaxPackage == limitOf(-1) {
+		return c.cfg.MaxPackage
+	}
+	return tarfs.Limits{Bytes: c.cfg.MaxPackage}.MaxZip() + 1536*tarfs.DefaultZipEntries
 }
 
 func isZip(head []byte) bool {

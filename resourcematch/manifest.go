@@ -44,6 +44,31 @@ type Part struct {
 // inBits tells whether p has content in the manifest's Bits.
 func (p *Part) inBits() bool { return p.Regular() && p.Key == "" && p.Size > 0 }
 
+// write writes m as JSON, entry by entry: of a large package the whole text is much to hold.
+func (m *Manifest) write(w io.Writer) error {
+	head := *m
+	head.Entries = []Part{}
+	text, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	bw := bufio.NewWriterSize(w, 64<<10)
+	tail := len("]}")               // Entries is the last field
+	bw.Write(text[:len(text)-tail]) //nolint:errcheck // Flush tells
+	for i := range m.Entries {
+		if i > 0 {
+			bw.WriteByte(',') //nolint:errcheck // as above
+		}
+		e, err := json.Marshal(&m.Entries[i])
+		if err != nil {
+			return err
+		}
+		bw.Write(e) //nolint:errcheck // as above
+	}
+	bw.Write(text[len(text)-tail:]) //nolint:errcheck // as above
+	return bw.Flush()
+}
+
 // Sum returns the package's SHA-256, 64 hex digits: that of a listing with one line for each
 // entry in the order of paths, which is
 //
@@ -110,28 +135,45 @@ func (m *Manifest) Size() (n int64) {
 	return n
 }
 
+var errDamaged = errors.New("the manifest is damaged")
+
 // readManifest reads what Assemble wrote. It trusts it no further than its paths.
 func readManifest(r io.Reader) (*Manifest, error) {
+	src := &remember{r: r}
 	m := &Manifest{}
-	if err := json.NewDecoder(r).Decode(m); err != nil {
-		return nil, err
-	}
-	if m.Version != 1 {
+	err := json.NewDecoder(src).Decode(m)
+	switch {
+	case src.err != nil:
+		return nil, src.err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	case m.Version != 1:
 		return nil, fmt.Errorf("version %d of the manifest is not known; it was made by a newer release", m.Version)
 	}
 	for i := range m.Entries {
 		p := &m.Entries[i]
-		if c, ok := cleanPath(p.Path); !ok || c != p.Path {
-			return nil, &Error{Reason: BadPath, Path: p.Path}
-		}
-		if p.Size < 0 || p.Offset < 0 || p.inBits() && m.Bits == "" {
-			return nil, fmt.Errorf("entry %q has no content", p.Path)
+		if c, ok := cleanPath(p.Path); !ok || c != p.Path || p.Size < 0 || p.Offset < 0 || p.inBits() && m.Bits == "" {
+			return nil, fmt.Errorf("%w: entry %q is impossible", errDamaged, p.Path)
 		}
 	}
 	if m.Sum() != m.SHA256 {
-		return nil, errors.New("its digest is not that of its entries; the blob is damaged")
+		return nil, fmt.Errorf("%w: its digest is not that of its entries", errDamaged)
 	}
 	return m, nil
+}
+
+// remember keeps the failure of a reader apart from what its bytes are.
+type remember struct {
+	r   io.Reader
+	err error
+}
+
+func (r *remember) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is a reader that broke
+		r.err = err
+	}
+	return n, err
 }
 
 // arrange sorts parts and refuses a thing that stands in another's way: a file or link in

@@ -19,13 +19,15 @@ func (c *Cache) Manifest(ctx context.Context, key string) (*Manifest, error) {
 	}
 	defer r.Close()
 	m, err := readManifest(r)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, fmt.Errorf("open package %s: its manifest: %w", key, err)
+	switch {
+	case err == nil:
+		return m, nil
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case errors.Is(err, errDamaged):
+		err = c.corrupt(ctx, &Part{}, key, err)
 	}
-	return m, nil
+	return nil, fmt.Errorf("open package %s: its manifest: %w", key, err)
 }
 
 // Open streams the package whose manifest has the key. The same package gives the same

@@ -22,7 +22,7 @@ func (a *assembly) tar(ctx context.Context, r io.Reader) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(a.c.cfg.Writers + 1)
 	s := &tarUpload{a: a, ctx: gctx, g: g, done: map[int]*Part{}}
-	err := s.read(&tarSource{ctx: gctx, r: r})
+	err := s.read(&tarSource{ctx: gctx, r: r, left: a.c.archiveLimit(), limit: a.c.cfg.MaxPackage})
 	if s.pack != nil {
 		s.pack.CloseWithError(err) // nil: io.EOF
 	}
@@ -53,10 +53,8 @@ type tarUpload struct {
 
 func (s *tarUpload) read(src *tarSource) error {
 	tr := tar.NewReader(src)
+	names := 0
 	for n := 0; ; n++ {
-		if n > tarfs.DefaultEntries {
-			return badTar(fmt.Errorf("archive/tar: more than %d entries", tarfs.DefaultEntries))
-		}
 		src.zero = false // a content may have ended like that
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -68,6 +66,11 @@ func (s *tarUpload) read(src *tarSource) error {
 		e, skip, err := tarEntry(h)
 		if err != nil {
 			return err
+		}
+		// As for a zip: what is held of each entry must not take too much memory.
+		if names += len(e.Path) + len(e.Link); n >= tarfs.DefaultZipEntries || names > tarfs.MaxNames {
+			return &Error{Reason: BadArchive, Format: Tar, Path: h.Name, Detail: fmt.Sprintf(
+				"it has more than %d entries, or their names more than %d bytes", tarfs.DefaultZipEntries, tarfs.MaxNames)}
 		}
 		if skip {
 			continue
@@ -164,10 +167,12 @@ func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
 		return e, false, notUTF8(h.Name)
 	}
 	p, ok := cleanPath(h.Name)
-	if !ok {
-		if path.Clean(h.Name) == "." && h.Typeflag == tar.TypeDir {
-			return e, true, nil
-		}
+	switch {
+	case h.Typeflag == tar.TypeXGlobalHeader: // a comment, as "git archive" writes one
+		return e, true, nil
+	case !ok && path.Clean(h.Name) == "." && h.Typeflag == tar.TypeDir:
+		return e, true, nil
+	case !ok:
 		return e, false, &Error{Reason: BadPath, Path: h.Name}
 	}
 	e.Path, e.Mode = p, Mode(h.Mode&0o777)
@@ -180,7 +185,7 @@ func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
 			return e, false, &Error{Reason: BadFile, Path: p, Detail: "the target of the link is impossible"}
 		}
 		e.Link, e.Mode = h.Linkname, 0o777
-	case tar.TypeReg, '\x00', tar.TypeGNUSparse:
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		e.Size = h.Size
 		if sum, ok := alias(h.PAXRecords[paxSHA1]); ok {
 			e.SHA1 = sum
@@ -197,19 +202,27 @@ type tarSource struct {
 	ctx  context.Context
 	r    io.Reader
 	zero bool // the last read was of a block of zeros
+	left int64
+	// limit is what left is derived from, for the one who is told.
+	limit int64
 }
 
 func (t *tarSource) Read(p []byte) (int, error) {
 	if err := t.ctx.Err(); err != nil {
 		return 0, err
 	}
+	if t.left <= 0 {
+		return 0, &Error{Reason: TooLarge, Limit: t.limit, Detail: "the archive unpacks to more"}
+	}
 	if len(p) != tarBlock {
 		n, err := t.r.Read(p)
+		t.left -= int64(n)
 		t.zero = t.zero && n == 0
 		return n, err
 	}
 	// A header; contents and what fills their last block are not read in this size.
 	n, err := io.ReadFull(t.r, p)
+	t.left -= int64(n)
 	if n > 0 {
 		t.zero = n == tarBlock && len(bytes.TrimLeft(p, "\x00")) == 0
 		if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -242,6 +255,10 @@ func (t *tarSource) end() error {
 
 // badTar tells damage of the archive from failures of the stream.
 func badTar(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
 	text := err.Error()
 	damage := errors.Is(err, io.ErrUnexpectedEOF)
 	for _, p := range []string{"archive/tar: ", "gzip: ", "flate: "} {
