@@ -10,29 +10,38 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
-// pack stores small files one after the other in one blob.
-func (a *assembly) pack(ctx context.Context, files []work) error {
+// pack stores files one after the other in one blob.
+func (a *assembly) pack(ctx context.Context, files []work, size int64) error {
 	r := &packReader{ctx: ctx, parts: a.parts, files: files}
 	defer r.close()
-	var size int64
-	for i := range files {
-		size += files[i].Size
-	}
 	if size == 0 { // nothing to keep, but all to check
 		_, err := io.Copy(io.Discard, r)
 		return err
 	}
-	ref, err := a.c.catalog.Put(ctx, KindBits, a.u.Lease, r)
+	ref, err := a.c.catalog.PutParts(ctx, KindFiles, a.u.Lease, r, func() (all []catalog.Part) {
+		for _, w := range files {
+			all = a.found(all, &a.parts[w.part])
+		}
+		return all
+	})
 	if err != nil {
 		if r.err != nil && !errors.Is(r.err, io.EOF) {
 			err = r.err
 		}
 		return err
 	}
-	a.bits = ref.Key
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.blob(ref.Key)
+	for _, w := range files {
+		if p := &a.parts[w.part]; p.stored() {
+			p.Blob = n
+		}
+	}
 	return nil
 }
 
@@ -79,8 +88,14 @@ func (r *packReader) next() error {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", w.Path, err)
 	}
-	r.parts[w.part].Offset = r.off
-	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint, bothSums), f
+	if w.Size > 0 {
+		r.parts[w.part].Offset = r.off
+	}
+	take := bothSums
+	if w.SHA1 != "" && w.SHA256 != "" {
+		take = onlySHA256 // it proves both
+	}
+	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint, take), f
 	return nil
 }
 

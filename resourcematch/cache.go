@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
@@ -30,15 +31,17 @@ type Config struct {
 	MinMode Mode
 	// TempDir is where a zip that arrives as a stream waits to be read; "": os.TempDir.
 	TempDir string
-	// Writers is how many files are stored at a time; 0: 8. Each takes up to 4 MiB.
+	// Writers is how many blobs are written at a time; 0: 4, or one for each processor if there
+	// are more.
 	Writers int
 }
 
 // Cache knows the files of earlier packages and makes new ones. All methods may be called
 // by any number of goroutines. It has no state besides the Catalog's.
 type Cache struct {
-	cfg     Config
-	catalog *catalog.Catalog
+	cfg      Config
+	catalog  *catalog.Catalog
+	packSize int64
 }
 
 // New makes a Cache; it starts nothing and reads nothing.
@@ -61,9 +64,9 @@ func New(c Config) (*Cache, error) {
 		c.MinMode = DefaultMinMode
 	}
 	if c.Writers <= 0 {
-		c.Writers = 8
+		c.Writers = max(4, runtime.GOMAXPROCS(0))
 	}
-	return &Cache{cfg: c, catalog: c.Catalog}, nil
+	return &Cache{cfg: c, catalog: c.Catalog, packSize: packSize}, nil
 }
 
 // fits tells whether a file is one that the cache deals with.
@@ -87,7 +90,7 @@ func (c *Cache) Match(ctx context.Context, fps []Fingerprint, lease catalog.Leas
 	if len(sums) == 0 {
 		return nil, nil
 	}
-	refs, err := c.catalog.FindPin(ctx, KindResource, sums, lease)
+	refs, err := c.catalog.FindPin(ctx, KindFiles, sums, lease)
 	if err != nil {
 		return nil, fmt.Errorf("match %d files: %w", len(fps), err)
 	}

@@ -15,9 +15,8 @@ import (
 
 // The kinds of blobs in the catalog.
 const (
-	KindResource = "resource" // one file's content, found by its SHA-1
-	KindBits     = "bits"     // the other files of one upload, one after the other
-	KindPackage  = "package"  // a manifest
+	KindFiles   = "files"   // files of an upload, one after the other
+	KindPackage = "package" // a manifest
 )
 
 // Manifest is what a package consists of. As JSON it is the blob that a package is known by.
@@ -26,23 +25,22 @@ type Manifest struct {
 	Version int `json:"version"`
 	// SHA256 is Sum of the entries.
 	SHA256 string `json:"sha256"`
-	// Bits is the blob with the files that have no Key; "" if there is none.
-	Bits string `json:"bits,omitempty"`
+	// Blobs hold the files' contents, those of this upload and of earlier ones.
+	Blobs []string `json:"blobs,omitempty"`
 	// Entries are in the order of their paths' bytes.
 	Entries []Part `json:"entries"`
 }
 
-// Part is one thing in a package and where its content is.
+// Part is one thing in a package and where its content is: Size bytes from Offset in the
+// blob that Blob is the index of.
 type Part struct {
 	Entry
-	// Key is the blob of a file's content. Without one, the content is Size bytes from
-	// Offset in the manifest's Bits.
-	Key    string `json:"key,omitempty"`
-	Offset int64  `json:"offset,omitempty"`
+	Blob   int   `json:"blob,omitempty"`
+	Offset int64 `json:"offset,omitempty"`
 }
 
-// inBits tells whether p has content in the manifest's Bits.
-func (p *Part) inBits() bool { return p.Regular() && p.Key == "" && p.Size > 0 }
+// stored tells whether p has content in a blob.
+func (p *Part) stored() bool { return p.Regular() && p.Size > 0 }
 
 // write writes m as JSON, entry by entry: of a large package the whole text is much to hold.
 func (m *Manifest) write(w io.Writer) error {
@@ -102,21 +100,6 @@ func (m *Manifest) Sum() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Keys returns the blobs that the package needs besides the manifest itself, each once.
-func (m *Manifest) Keys() []string {
-	var keys []string
-	if m.Bits != "" {
-		keys = append(keys, m.Bits)
-	}
-	for i := range m.Entries {
-		if k := m.Entries[i].Key; k != "" {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
 // Files returns the number of regular files, and Size the sum of their sizes in bytes.
 func (m *Manifest) Files() (n int) {
 	for i := range m.Entries {
@@ -152,7 +135,7 @@ func readManifest(r io.Reader) (*Manifest, error) {
 	}
 	for i := range m.Entries {
 		p := &m.Entries[i]
-		if c, ok := cleanPath(p.Path); !ok || c != p.Path || p.Size < 0 || p.Offset < 0 || p.inBits() && m.Bits == "" {
+		if c, ok := cleanPath(p.Path); !ok || c != p.Path || p.Size < 0 || p.Offset < 0 || p.Blob < 0 || p.stored() && p.Blob >= len(m.Blobs) {
 			return nil, fmt.Errorf("%w: entry %q is impossible", errDamaged, p.Path)
 		}
 	}

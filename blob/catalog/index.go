@@ -1,24 +1,36 @@
 package catalog
 
 import (
+	"encoding/hex"
 	"sync"
 
 	"github.com/dewpoint-go/dewpoint/state"
 )
 
-// index finds kept blobs by kind and alias. It is a map beside the table, since a push asks
-// for 100,000 of them: a look-up in the table takes microseconds, and would do it twice.
+// index finds parts of kept blobs by kind and alias. It is a map beside the tables, since a
+// push asks for 100,000 of them: a look-up in a table takes microseconds, and a row for
+// each file some hundred bytes.
 //
 // It holds no truth. What it finds is still there if no blob was taken out of reach since
 // (begun has not moved) and all that were have left the map (open is empty); else the caller
 // asks the table in its Update, where nothing can change.
 type index struct {
 	mu    sync.RWMutex
-	kinds map[string]map[string]Ref // nil: not made yet
-	begun uint64                    // removals, counted inside the Updates that make them
-	open  map[uint64]struct{}       // those that have not left the map
+	kinds map[string]map[sum]place // nil: not made yet
+	begun uint64                   // removals, counted inside the Updates that make them
+	open  map[uint64]struct{}      // those that have not left the map
 	// broken: the outcome of a removal is not known, so one of open stays for ever.
 	broken bool
+}
+
+// sum is a SHA-1.
+type sum [20]byte
+
+// place is where a part lies.
+type place struct {
+	key          string
+	digest       [32]byte
+	offset, size int64
 }
 
 // look returns the Ref of each alias, the zero Ref for what is not there; gen and sure are
@@ -33,10 +45,28 @@ func (x *index) look(db *state.DB, kind string, aliases []string) (refs []Ref, n
 	defer x.mu.RUnlock()
 	refs = make([]Ref, len(aliases))
 	of := x.kinds[kind]
+	// All digests are pieces of one string, which is one piece of garbage.
+	var digests []byte
+	var s sum
+	var buf [2 * len(s)]byte
 	for i, a := range aliases {
-		if r, ok := of[a]; ok {
-			refs[i] = r
+		if len(a) != len(buf) {
+			continue
+		}
+		copy(buf[:], a)
+		if _, err := hex.Decode(s[:], buf[:]); err != nil {
+			continue
+		}
+		if p, ok := of[s]; ok {
+			refs[i] = Ref{Kind: kind, Key: p.key, Offset: p.offset, Size: p.size}
+			digests = hex.AppendEncode(digests, p.digest[:])
 			n++
+		}
+	}
+	all := string(digests)
+	for i := range refs {
+		if refs[i].Key != "" {
+			refs[i].Digest, all = all[:2*len(place{}.digest)], all[2*len(place{}.digest):]
 		}
 	}
 	return refs, n, x.begun, len(x.open) == 0
@@ -64,9 +94,10 @@ func (x *index) make(db *state.DB, upTo uint64) {
 	if x.kinds != nil && !x.broken {
 		return
 	}
-	x.kinds = map[string]map[string]Ref{}
-	for row := range blobs.All(db.View()) {
-		x.put(row)
+	x.kinds = map[string]map[sum]place{}
+	view := db.View()
+	for row := range blobs.All(view) {
+		x.put(view, row)
 	}
 	for id := range x.open {
 		if id <= upTo {
@@ -76,16 +107,19 @@ func (x *index) make(db *state.DB, upTo uint64) {
 	x.broken = x.broken && upTo == 0
 }
 
-func (x *index) put(row Blob) {
-	if !row.findable() || row.Alias == "" {
+func (x *index) put(r state.Reader, row Blob) {
+	if !row.findable() || row.Parts == 0 {
 		return
 	}
 	of := x.kinds[row.Kind]
 	if of == nil {
-		of = map[string]Ref{}
+		of = map[sum]place{}
 		x.kinds[row.Kind] = of
 	}
-	of[row.Alias] = row.ref()
+	list, _ := listings.Get(r, row.Key)
+	for s, p := range decode(row.Key, list.List) {
+		of[s] = p
+	}
 }
 
 // add makes a blob known once it is durable. It asks the table again, for the blob may have
@@ -96,8 +130,9 @@ func (x *index) add(db *state.DB, key string) {
 	if x.kinds == nil {
 		return
 	}
-	if row, ok := blobs.Get(db.View(), key); ok {
-		x.put(row)
+	view := db.View()
+	if row, ok := blobs.Get(view, key); ok {
+		x.put(view, row)
 	}
 }
 
@@ -105,12 +140,17 @@ func (x *index) add(db *state.DB, key string) {
 type removal struct {
 	x    *index
 	id   uint64
-	rows []Blob
+	rows []removed
+}
+
+type removed struct {
+	kind string
+	contents
 }
 
 // note is called inside the Update for each blob.
-func (r *removal) note(row Blob) {
-	if row.Alias == "" {
+func (r *removal) note(tx *state.Tx, row Blob) {
+	if row.Parts == 0 {
 		return
 	}
 	if r.id == 0 {
@@ -123,7 +163,8 @@ func (r *removal) note(row Blob) {
 		r.x.open[r.id] = struct{}{}
 		r.x.mu.Unlock()
 	}
-	r.rows = append(r.rows, row)
+	list, _ := listings.Get(tx, row.Key)
+	r.rows = append(r.rows, removed{row.Kind, list})
 }
 
 // end is called after the Update, with its error.
@@ -138,8 +179,11 @@ func (r *removal) end(err error) {
 		return
 	}
 	for _, row := range r.rows {
-		if of := r.x.kinds[row.Kind]; of[row.Alias].Key == row.Key {
-			delete(of, row.Alias)
+		of := r.x.kinds[row.kind]
+		for s := range decode(row.Key, row.List) {
+			if of[s].key == row.Key {
+				delete(of, s)
+			}
 		}
 	}
 	delete(r.x.open, r.id)

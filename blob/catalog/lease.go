@@ -75,9 +75,9 @@ func (c *Catalog) alive(r state.Reader, l Lease) error {
 	return nil
 }
 
-// FindPin finds the kept blobs of a kind that have one of the aliases, and makes lease hold
-// them, all in one Update. The answer has a Ref for each alias; that of one which is not
-// there is zero. 100,000 aliases are fine.
+// FindPin finds the parts of kept blobs of a kind that have one of the aliases, and makes
+// lease hold their blobs, all in one Update. The answer has a Ref for each alias; that of one
+// which is not there is zero. 100,000 aliases are fine.
 func (c *Catalog) FindPin(ctx context.Context, kind string, aliases []string, lease Lease) ([]Ref, error) {
 	// All is looked up before the Update, in which everybody else waits.
 	refs, n, gen, sure := c.index.look(c.db, kind, aliases)
@@ -93,12 +93,7 @@ func (c *Catalog) FindPin(ctx context.Context, kind string, aliases []string, le
 		if n == 0 {
 			return nil
 		}
-		p := pin{ID: c.newID(), Lease: lease, Keys: make([]string, 0, n)}
-		for i := range refs {
-			if refs[i].Key != "" {
-				p.Keys = append(p.Keys, refs[i].Key)
-			}
-		}
+		p := pin{ID: c.newID(), Lease: lease, Keys: keysOf(refs)}
 		return pins.Put(tx, p)
 	})
 	if err != nil {
@@ -110,13 +105,31 @@ func (c *Catalog) FindPin(ctx context.Context, kind string, aliases []string, le
 	return refs, nil
 }
 
+// keysOf returns the blobs of refs, each once.
+func keysOf(refs []Ref) (keys []string) {
+	seen, last := map[string]bool{}, ""
+	for i := range refs {
+		if k := refs[i].Key; k != last && k != "" && !seen[k] {
+			seen[k] = true
+			keys = append(keys, k)
+		}
+		last = refs[i].Key
+	}
+	return keys
+}
+
 // forget drops what is not to be found any more, and counts the rest.
 func forget(tx *state.Tx, refs []Ref) (n int) {
+	there := map[string]bool{"": false}
 	for i := range refs {
-		if refs[i].Key == "" {
-			continue
+		k := refs[i].Key
+		ok, asked := there[k]
+		if !asked {
+			row, found := blobs.Get(tx, k)
+			ok = found && row.findable()
+			there[k] = ok
 		}
-		if row, ok := blobs.Get(tx, refs[i].Key); ok && row.findable() {
+		if ok {
 			n++
 		} else {
 			refs[i] = Ref{}

@@ -101,7 +101,7 @@ func (m *promised) actions(w *world) map[string]func(*rapid.T) {
 				m.alias[alias] = data
 			}
 			m.trouble(rt, w, func() {
-				ref, err := w.PutAs(w.ctx, "kind", alias, l, strings.NewReader(data))
+				ref, err := w.putAs("kind", alias, l, strings.NewReader(data))
 				if err == nil {
 					m.data[ref.Key] = data
 					m.hold(l, ref.Key)

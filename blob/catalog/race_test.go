@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func TestASweepCannotRaceAPush(t *testing.T) {
 			if refs[i].Key != "" {
 				continue
 			}
-			if refs[i], err = w.PutAs(t.Context(), "resource", aliases[i], l, strings.NewReader(fmt.Sprint(i))); err != nil {
+			if refs[i], err = w.putAs("resource", aliases[i], l, strings.NewReader(fmt.Sprint(i))); err != nil {
 				return err
 			}
 		}
@@ -107,7 +108,7 @@ func TestASweepOfUnknownOutcomeIsNotForgotten(t *testing.T) {
 	for _, done := range []bool{true, false} {
 		w := newWorld(t, t.Context())
 		l := w.lease()
-		_, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+		_, err := w.putAs("resource", sha("a"), l, strings.NewReader("a"))
 		require.NoError(t, err)
 		find := func() []catalog.Ref {
 			refs, err := w.FindPin(t.Context(), "resource", []string{sha("a")}, w.lease())
@@ -131,7 +132,7 @@ func TestASweepOfUnknownOutcomeIsNotForgotten(t *testing.T) {
 		for range 2 {
 			require.Equal(t, []catalog.Ref{{}}, find())
 		}
-		ref, err := w.PutAs(t.Context(), "resource", sha("a"), w.lease(), strings.NewReader("a"))
+		ref, err := w.putAs("resource", sha("a"), w.lease(), strings.NewReader("a"))
 		require.NoError(t, err)
 		require.Equal(t, []catalog.Ref{ref}, find())
 	}
@@ -141,27 +142,94 @@ func TestDiscard(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, t.Context())
 	l := w.lease()
-	ref, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+	ref, err := w.putAs("resource", sha("a"), l, strings.NewReader("a"))
 	require.NoError(t, err)
-	require.NoError(t, w.use("package:1", ref.Key))
+	whole := w.put(l, "whole")
+	for _, key := range []string{ref.Key, whole.Key} {
+		require.NoError(t, w.use("package:1", key))
+	}
 	w.store.Once(blobtest.Delete, blobtest.NotDone)
-	require.ErrorIs(t, w.Discard(t.Context(), ref.Key), blobtest.ErrFault)
-	found, err := w.FindPin(t.Context(), "resource", []string{sha("a")}, l)
-	require.NoError(t, err)
-	assert.Equal(t, []catalog.Ref{{}}, found, "bad bytes must not be found, deleted or not")
+	require.ErrorIs(t, w.Discard(t.Context(), whole.Key), blobtest.ErrFault)
 	for range 2 {
+		require.NoError(t, w.Discard(t.Context(), whole.Key))
 		require.NoError(t, w.Discard(t.Context(), ref.Key))
 	}
-	_, err = w.read(ref.Key)
+	_, err = w.read(whole.Key)
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	again, err := w.PutAs(t.Context(), "resource", sha("a"), l, strings.NewReader("a"))
+	got, err := w.read(ref.Key)
+	require.NoError(t, err, "other parts may be sound, and somebody needs them")
+	assert.Equal(t, "a", got)
+	found, err := w.FindPin(t.Context(), "resource", []string{sha("a")}, l)
+	require.NoError(t, err)
+	assert.Equal(t, []catalog.Ref{{}}, found)
+	again, err := w.putAs("resource", sha("a"), l, strings.NewReader("a"))
 	require.NoError(t, err)
 	assert.NotEqual(t, ref.Key, again.Key)
+	assert.NotEqual(t, whole.Key, w.put(l, "whole").Key)
 	w.crash()
 	found, err = w.FindPin(t.Context(), "resource", []string{sha("a")}, l)
 	require.NoError(t, err)
 	assert.Equal(t, []catalog.Ref{again}, found)
 	require.NoError(t, w.Discard(t.Context(), "unknown"))
+	w.unuse("package:1")
+	require.NoError(t, w.Release(t.Context(), l))
+	w.sweep()
+	assert.Empty(t, w.stored())
+}
+
+// Parts of one blob are found one by one and hold it as a whole.
+func TestPartsOfABlob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, t.Context())
+	l := w.lease()
+	digest := strings.Repeat("0123456789abcdef", 4)
+	part := func(alias string, offset, size int64) catalog.Part {
+		return catalog.Part{Alias: sha(alias), Digest: digest, Offset: offset, Size: size}
+	}
+	ref, err := w.PutParts(t.Context(), "files", l, strings.NewReader("onetwothree"), func() []catalog.Part {
+		return []catalog.Part{part("one", 0, 3), part("three", 6, 5)}
+	})
+	require.NoError(t, err)
+	want := []catalog.Ref{
+		{Kind: "files", Key: ref.Key, Digest: digest, Offset: 6, Size: 5}, {},
+		{Kind: "files", Key: ref.Key, Digest: digest, Size: 3},
+	}
+	ask := []string{strings.ToUpper(sha("three")), sha("two"), sha("one")}
+	for range 2 {
+		match := w.lease()
+		found, err := w.FindPin(t.Context(), "files", ask, match)
+		require.NoError(t, err)
+		assert.Equal(t, want, found)
+		require.NoError(t, w.Release(t.Context(), l))
+		w.sweep()
+		r, err := w.OpenRange(t.Context(), ref.Key, 6, 5)
+		require.NoError(t, err)
+		b, err := io.ReadAll(r)
+		require.NoError(t, err)
+		assert.Equal(t, "three", string(b))
+		l = match
+		w.crash() // and it is all the same
+	}
+	// The same bytes with more parts: those of both can be found.
+	again, err := w.PutParts(t.Context(), "files", l, strings.NewReader("onetwothree"), func() []catalog.Part {
+		return []catalog.Part{part("one", 0, 3), part("two", 3, 3), part("three", 6, 5)}
+	})
+	require.NoError(t, err)
+	assert.Equal(t, ref.Key, again.Key)
+	found, err := w.FindPin(t.Context(), "files", ask, l)
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, found[1].Offset)
+
+	for _, bad := range []catalog.Part{{}, {Alias: sha("x"), Digest: "x"}, {Alias: strings.Repeat("x", 40), Digest: digest}, part("x", -1, 0)} {
+		_, err = w.PutParts(t.Context(), "files", l, strings.NewReader("else"), func() []catalog.Part { return []catalog.Part{bad} })
+		require.ErrorContains(t, err, "part 0: ")
+	}
+	require.NoError(t, w.Release(t.Context(), l))
+	w.sweep()
+	assert.Empty(t, w.stored())
+	found, err = w.FindPin(t.Context(), "files", ask, w.lease())
+	require.NoError(t, err)
+	assert.Equal(t, make([]catalog.Ref, 3), found)
 }
 
 // A blob is condemned after a match looked it up and before the match pins it.
@@ -171,7 +239,7 @@ func TestASweepBetweenLookUpAndPin(t *testing.T) {
 		w := newWorld(t, t.Context())
 		l := w.lease()
 		for _, data := range []string{"a", "b"} {
-			ref, err := w.PutAs(t.Context(), "resource", sha(data), l, strings.NewReader(data))
+			ref, err := w.putAs("resource", sha(data), l, strings.NewReader(data))
 			require.NoError(t, err)
 			if data == "b" {
 				require.NoError(t, w.use("package:1", ref.Key))

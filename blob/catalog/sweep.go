@@ -85,7 +85,7 @@ func (c *Catalog) condemn(ctx context.Context, res *SweepResult) error {
 				continue
 			}
 			if row.findable() {
-				gone.note(row)
+				gone.note(tx, row)
 			}
 			row.State = Condemned
 			if err := blobs.Put(tx, row); err != nil {
@@ -182,6 +182,7 @@ func (c *Catalog) deleteBatch(ctx context.Context, rows []Blob, res *SweepResult
 	err := c.db.Update(ctx, func(tx *state.Tx) error {
 		for _, row := range gone {
 			blobs.Delete(tx, row.Key)
+			listings.Delete(tx, row.Key)
 		}
 		return nil
 	})
