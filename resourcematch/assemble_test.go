@@ -266,7 +266,7 @@ func (brokenStore) Put(context.Context, string, io.Reader) (blob.Info, error) {
 // Every way that an app can take gives the same package.
 func TestAllWaysGiveTheSamePackage(t *testing.T) {
 	t.Parallel()
-	big := strings.Repeat("0123456789abcdef", (5<<20)/16)
+	big := strings.Repeat("0123456789abcdef", (300<<10)/16)
 	app := fstest.MapFS{
 		"a":       {Data: []byte(alpha), Mode: 0o644},
 		"d/b":     {Data: []byte(beta), Mode: 0o755},

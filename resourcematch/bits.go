@@ -149,7 +149,7 @@ func (c *Cache) archiveLimit() int64 {
 	if c.cfg.MaxPackage == limitOf(-1) {
 		return c.cfg.MaxPackage
 	}
-	return tarfs.Limits{Bytes: c.cfg.MaxPackage}.MaxZip() + 1536*tarfs.DefaultZipEntries
+	return tarfs.Limits{Bytes: c.cfg.MaxPackage, Entries: c.entries}.MaxZip() + 1536*int64(c.entries)
 }
 
 func isZip(head []byte) bool {
@@ -179,7 +179,7 @@ func (a *assembly) inPlace(ctx context.Context, f interface {
 }
 
 func (a *assembly) zip(ctx context.Context, r io.ReaderAt, size int64) error {
-	items, err := openZip(r, size)
+	items, err := openZip(r, size, a.c.entries)
 	if err != nil {
 		return err
 	}

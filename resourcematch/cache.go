@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // Defaults of Config: Cloud Foundry's.
@@ -42,6 +43,7 @@ type Cache struct {
 	cfg      Config
 	catalog  *catalog.Catalog
 	packSize int64
+	entries  int // the most that an upload may have: something of each is held in memory
 }
 
 // New makes a Cache; it starts nothing and reads nothing.
@@ -66,7 +68,7 @@ func New(c Config) (*Cache, error) {
 	if c.Writers <= 0 {
 		c.Writers = max(4, runtime.GOMAXPROCS(0))
 	}
-	return &Cache{cfg: c, catalog: c.Catalog, packSize: packSize}, nil
+	return &Cache{cfg: c, catalog: c.Catalog, packSize: packSize, entries: tarfs.DefaultZipEntries}, nil
 }
 
 // fits tells whether a file is one that the cache deals with.

@@ -97,9 +97,9 @@ func (s *tarUpload) read(src *tarSource) error {
 			return err
 		}
 		// As for a zip: what is held of each entry must not take too much memory.
-		if names += len(e.Path) + len(e.Link); n >= tarfs.DefaultZipEntries || names > tarfs.MaxNames {
+		if names += len(e.Path) + len(e.Link); n >= s.a.c.entries || names > tarfs.MaxNames {
 			return &Error{Reason: BadArchive, Format: Tar, Path: h.Name, Detail: fmt.Sprintf(
-				"it has more than %d entries, or their names more than %d bytes", tarfs.DefaultZipEntries, tarfs.MaxNames)}
+				"it has more than %d entries, or their names more than %d bytes", s.a.c.entries, tarfs.MaxNames)}
 		}
 		if skip {
 			continue

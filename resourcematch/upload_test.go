@@ -130,6 +130,7 @@ func TestUploadsWithoutEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, l := newCache(t, cfg)
+			c.entries = 1000
 			_, err := c.Assemble(t.Context(), Upload{Lease: l, Bits: bits()})
 			assert.Contains(t, []Reason{TooLarge, BadArchive}, reason(t, err))
 			t.Log(err)
@@ -165,16 +166,17 @@ func (r *repeated) Read(p []byte) (int, error) {
 func TestUploadOfTooManyEntries(t *testing.T) {
 	t.Parallel()
 	c, l := newCache(t, small)
+	c.entries = 500
 	n := 0
 	bits := readerFunc(func(p []byte) (int, error) {
-		if n++; n > tarfs.DefaultZipEntries+1 {
+		if n++; n > c.entries+1 {
 			return 0, io.EOF
 		}
 		return copy(p, tarball(t, false, tar.Header{Name: fmt.Sprint("d", n, "/"), Typeflag: tar.TypeDir, Mode: 0o755})), nil
 	})
 	_, err := c.Assemble(t.Context(), Upload{Lease: l, Bits: &whole{r: bits}})
 	assert.Equal(t, BadArchive, reason(t, err))
-	assert.ErrorContains(t, err, "more than 250000 entries")
+	assert.ErrorContains(t, err, "more than 500 entries")
 }
 
 type readerFunc func(p []byte) (int, error)
