@@ -113,11 +113,13 @@ func BenchmarkPackage(b *testing.B) {
 	for _, way := range []string{"zip", "files"} {
 		b.Run(way, func(b *testing.B) {
 			b.SetBytes(size)
-			var limit1, limit2, ours time.Duration
+			var limit1, limit2, ours, limitCPU, oursCPU time.Duration
 			var peak float64
 			for b.Loop() {
 				b.StopTimer()
+				cpu := sampletree.CPUTime()
 				limit1 += bare(b, name, 1)
+				limitCPU += sampletree.CPUTime() - cpu
 				limit2 += bare(b, name, 2)
 				c := dirCache(b)
 				u := Upload{Lease: newLease(b, c.Cache)}
@@ -130,6 +132,7 @@ func BenchmarkPackage(b *testing.B) {
 					u.Bits = f
 				}
 				b.StartTimer()
+				cpu = sampletree.CPUTime()
 				start := time.Now()
 				peak = max(peak, peakMB(func() {
 					p, err := c.Assemble(b.Context(), u)
@@ -137,7 +140,9 @@ func BenchmarkPackage(b *testing.B) {
 					keep(b, c, "package:1", p)
 				}))
 				ours += time.Since(start)
+				oursCPU += sampletree.CPUTime() - cpu
 			}
+			b.ReportMetric(100*float64(limitCPU)/float64(oursCPU), "%-of-limit-cpu")
 			b.ReportMetric(100*float64(limit1)/float64(ours), "%-of-limit-1-core")
 			b.ReportMetric(100*float64(limit2)/float64(ours), "%-of-limit-2-cores")
 			b.ReportMetric(peak, "peak-MB")
