@@ -45,7 +45,7 @@ type benchCache struct {
 	db *state.DB
 }
 
-func dirCache(b *testing.B) *benchCache {
+func dirCache(b *testing.B, cfg Config) *benchCache {
 	b.Helper()
 	s, err := blob.OpenDir(filepath.Join(b.TempDir(), "blobs"), blob.DirConfig{})
 	require.NoError(b, err)
@@ -54,7 +54,8 @@ func dirCache(b *testing.B) *benchCache {
 	b.Cleanup(func() { db.Close(); s.Close() })
 	cat, err := catalog.New(catalog.Config{DB: db, Store: s})
 	require.NoError(b, err)
-	c, err := New(Config{Catalog: cat})
+	cfg.Catalog = cat
+	c, err := New(cfg)
 	require.NoError(b, err)
 	return &benchCache{Cache: c, db: db}
 }
@@ -121,7 +122,7 @@ func BenchmarkPackage(b *testing.B) {
 				limit1 += bare(b, name, 1)
 				limitCPU += sampletree.CPUTime() - cpu
 				limit2 += bare(b, name, 2)
-				c := dirCache(b)
+				c := dirCache(b, Config{})
 				u := Upload{Lease: newLease(b, c.Cache)}
 				if way == "files" {
 					u.Files = files
@@ -200,14 +201,19 @@ func bare(b *testing.B, name string, workers int) time.Duration {
 // stands what needs no server to know: the scan that finds the change out, and the whole
 // upload of the first time.
 func BenchmarkPackageOneChanged(b *testing.B) {
-	for _, mib := range []int{*packageMiB / 16, *packageMiB / 4, *packageMiB} {
-		b.Run(fmt.Sprintf("%dMiB", mib), func(b *testing.B) { oneChanged(b, mib) })
+	for _, limits := range []struct {
+		name string
+		Config
+	}{{"every file known", Config{MinSize: -1}}, {"Cloud Foundry's limits", Config{}}} {
+		for _, mib := range []int{*packageMiB / 64, *packageMiB / 16, *packageMiB / 4, *packageMiB} {
+			b.Run(fmt.Sprintf("%s/%dMiB", limits.name, mib), func(b *testing.B) { oneChanged(b, limits.Config, mib) })
+		}
 	}
 }
 
-func oneChanged(b *testing.B, mib int) {
+func oneChanged(b *testing.B, cfg Config, mib int) {
 	dir := benchTree(b, mib)
-	c := dirCache(b)
+	c := dirCache(b, cfg)
 	files, err := ScanPath(b.Context(), dir, ScanOptions{})
 	require.NoError(b, err)
 	start := time.Now()
