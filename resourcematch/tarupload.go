@@ -249,7 +249,7 @@ func badTar(err error) error {
 		return err
 	}
 	text := err.Error()
-	damage := errors.Is(err, io.ErrUnexpectedEOF)
+	damage := errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) // a gzip header that is cut off says the latter
 	for _, p := range []string{"archive/tar: ", "gzip: ", "flate: "} {
 		damage = damage || strings.HasPrefix(text, p)
 	}

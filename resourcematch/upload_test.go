@@ -247,6 +247,7 @@ func FuzzUpload(f *testing.F) {
 	_, _ = w.Write(plain)
 	_ = w.Close()
 	f.Add(z.Bytes())
+	f.Add([]byte("\x1f\x8b\b0000000"))
 	f.Add(makeZip(f, zipFile{"d/", "", fs.ModeDir | 0o755}, zipFile{"d/a", alpha, 0o644}, zipFile{"l", "..", fs.ModeSymlink | 0o777}))
 	f.Add(makeZip(f, zipFile{"l", "..", fs.ModeSymlink | 0o777}, zipFile{"l/secret", "x", 0o644}))
 	f.Fuzz(func(t *testing.T, data []byte) {
