@@ -142,10 +142,30 @@ func (b *builder) run(ctx context.Context, args []string) error {
 		return err
 	}
 	processes, err := b.buildpacksRun()
+	if err == nil {
+		err = b.finished(ctx, processes)
+	}
 	if err != nil {
 		// What took part is told of a failure too.
-		return errors.Join(err, writeJSON(b.result, newResult(b.used, processList{})))
+		return errors.Join(err, b.tellFailure())
 	}
+	return nil
+}
+
+// tellFailure leaves a result.json of what took part, with output_metadata if it fits.
+func (b *builder) tellFailure() error {
+	r := newResult(b.used, processList{})
+	if writeResult(b.result, r) == nil {
+		return nil
+	}
+	for i := range r.LifecycleMetadata.Buildpacks {
+		r.LifecycleMetadata.Buildpacks[i].OutputMetadata = nil
+	}
+	return writeResult(b.result, r)
+}
+
+// finished writes what the buildpacks have made.
+func (b *builder) finished(ctx context.Context, processes processList) error {
 	web := processes.command("web")
 	if web == "" {
 		fmt.Fprintln(os.Stderr, "No start command specified by buildpack or via Procfile.")
@@ -154,7 +174,7 @@ func (b *builder) run(ctx context.Context, args []string) error {
 	if err := b.pack(ctx, web); err != nil {
 		return fmt.Errorf("builder: %w", err)
 	}
-	return writeJSON(b.result, newResult(b.used, processes))
+	return writeResult(b.result, newResult(b.used, processes))
 }
 
 func (b *builder) prepare() (err error) {

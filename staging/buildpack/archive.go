@@ -3,6 +3,7 @@ package buildpack
 import (
 	"archive/tar"
 	"archive/zip"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -49,7 +50,10 @@ func (b *Runner) input(ctx context.Context, c chosen, say func(string)) (cell.In
 	var a archive
 	switch l.kind {
 	case kindZip:
-		a, err = b.download(ctx, l, c.SHA256, say)
+		if c.SHA256 != "" && l.sha256 != "" && c.SHA256 != l.sha256 {
+			return in, invalid(c.Name, fmt.Errorf("its sha256 is %s in the catalogue and %s in its URL", c.SHA256, l.sha256))
+		}
+		a, err = b.download(ctx, l, cmp.Or(c.SHA256, l.sha256), say)
 	case kindGit:
 		a, err = b.clone(ctx, l, say)
 	default:
