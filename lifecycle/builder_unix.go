@@ -18,13 +18,13 @@ import (
 )
 
 // Exit codes of the builder, by which a failure's reason is known (models.go of Cloud
-// Foundry's buildpackapplifecycle). All else is 1.
+// Foundry's buildpackapplifecycle). All else is 1. There is 226 too, for bin/finalize, but
+// there as here a failure of that is one of compiling.
 const (
-	exitDetect   = 222
-	exitCompile  = 223
-	exitRelease  = 224
-	exitSupply   = 225
-	exitFinalize = 226
+	exitDetect  = 222
+	exitCompile = 223
+	exitRelease = 224
+	exitSupply  = 225
 
 	detectFailed   = "None of the buildpacks detected a compatible application"
 	compileFailed  = "Failed to compile droplet"
