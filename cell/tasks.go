@@ -57,13 +57,33 @@ func (t Tasks) RunTask(ctx context.Context, w Work, out func(logs.Line)) (Status
 	if err != nil {
 		return status, fmt.Errorf("run task %s: %w", w.ID, err)
 	}
-	if ctx.Err() != nil && status.Reason == ReasonStopped {
-		return status, fmt.Errorf("run task %s: %w", w.ID, context.Cause(ctx))
-	}
 	if err := t.Cell.Stop(talk, w.ID); err != nil {
 		return status, fmt.Errorf("run task %s: forget it: %w", w.ID, err)
 	}
+	t.forgotten(talk, w.ID)
+	if ctx.Err() != nil && status.Reason == ReasonStopped {
+		return status, fmt.Errorf("run task %s: %w", w.ID, context.Cause(ctx))
+	}
 	return status, nil
+}
+
+// forgotten waits until the cell has nothing left of a work. A cell that cannot be asked
+// any more, or that does not come to it, keeps its own house.
+func (t Tasks) forgotten(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	seen := false
+	for e, err := range t.Cell.Watch(ctx) {
+		switch {
+		case err != nil, e.Synced && !seen:
+			return
+		case e.Status.ID != id:
+		case e.Gone:
+			return
+		default:
+			seen = true
+		}
+	}
 }
 
 // end waits for the end of a work.

@@ -30,7 +30,12 @@ import (
 	"github.com/dewpoint-go/dewpoint/staging/stagingtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		removeProgram()
+		os.Exit(code)
+	}))
+}
 
 const good = `{"lifecycle_metadata":{"buildpack_key":"%[1]s","detected_buildpack":"Go","buildpacks":[{"key":"%[1]s","name":"go","version":"1.2"}]},
 "process_types":{"web":"run-it","worker":"w"},"processes":[{"type":"web","command":"run-it"},{"type":"worker","command":"w"}],
