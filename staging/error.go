@@ -45,7 +45,7 @@ type Error struct {
 	Text, Cure string
 	// ExitStatus of the builder; 0 if it never ended by itself.
 	ExitStatus int
-	// Last holds the newest lines of output, oldest first.
+	// Last holds the newest lines that were told, at most 20, oldest first.
 	Last []string
 	// Retryable: the same staging may go well if it is tried again.
 	Retryable bool
