@@ -51,7 +51,7 @@ type builder struct {
 
 	env     environ
 	scripts *scripts
-	temp    string            // our own; removed at the end
+	temp    string            // our own; removed at the end, whatever ends us
 	fetched map[string]string // folder by key, of buildpacks given as URLs
 	used    []usedBuildpack
 	final   string // folder of the last buildpack
@@ -60,19 +60,23 @@ type builder struct {
 func runBuilder(args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	b := &builder{env: os.Environ(), fetched: map[string]string{}}
-	b.scripts = &scripts{stdout: os.Stdout, stderr: os.Stderr}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	temp, err := os.MkdirTemp("", "builder-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "builder:", err)
+		return 1
+	}
+	defer os.RemoveAll(temp)
+	b := &builder{env: os.Environ(), fetched: map[string]string{}, temp: temp}
+	b.scripts = &scripts{stdout: os.Stdout, stderr: os.Stderr}
 	go func() {
 		s := <-signals
 		b.scripts.kill()
+		_ = os.RemoveAll(b.temp)
 		syscall.Exit(128 + int(s.(syscall.Signal)))
 	}()
-	err := b.run(ctx, args)
-	if b.temp != "" {
-		_ = os.RemoveAll(b.temp)
-	}
+	err = b.run(ctx, args)
 	if err == nil {
 		return 0
 	}
@@ -178,9 +182,6 @@ func (b *builder) finished(ctx context.Context, processes processList) error {
 }
 
 func (b *builder) prepare() (err error) {
-	if b.temp, err = os.MkdirTemp("", "builder-"); err != nil {
-		return err
-	}
 	if b.contents == "" {
 		b.contents = filepath.Join(b.temp, "contents")
 	}

@@ -124,7 +124,7 @@ func (p *phases) phaseOf(text string) string {
 			return ""
 		case created: // layers come before it, the package after it
 			p.created = true
-		case download && p.created && p.pending == 0, !download && !isCell:
+		case download && p.created && p.pending == 0 && !strings.HasSuffix(text, " failed"), !download && !isCell:
 			return PhaseBuild // a quiet build begins with the end of the last download
 		}
 	case PhaseBuild:
