@@ -139,7 +139,7 @@ func TestBuildpacksThatMisbehave(t *testing.T) {
 			files: map[string]string{"compile": "sleep 1000 &\necho no >&2\nexit 1"}, want: staging.BuildpackCompileFailed, status: 223,
 		},
 		"exit 1, said on stderr": {
-			files: map[string]string{"compile": "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; echo the reason >&2; exit 1"},
+			files: map[string]string{"compile": "i=0; while [ $i -lt 40 ]; do echo line $i >&2; i=$((i+1)); done; echo the reason >&2; exit 1"},
 			want:  staging.BuildpackCompileFailed, status: 223, text: "failed to compile the app (exit status 223); its last lines say why",
 			check: func(t *testing.T, _ *yard, e *staging.Error) {
 				assert.Contains(t, e.Last, "the reason")
