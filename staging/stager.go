@@ -215,6 +215,9 @@ func placement(err error) (reason Reason, retry bool) {
 	if _, ok := errors.AsType[*cell.RefusedError](err); ok {
 		return InsufficientResources, true
 	}
+	if errors.Is(err, cell.ErrLost) {
+		return CellLost, true
+	}
 	for _, known := range []Reason{InsufficientResources, NoCompatibleCell, CellCommunicationError} {
 		if containsFold(err.Error(), words[known].text) {
 			return known, true
