@@ -58,7 +58,7 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 		_ = os.Remove(a.file)
 		return archive{}, fmt.Errorf("%w: %s has sha256 %s; %s was asked for", errInvalid, l.shown, a.sha256, want)
 	}
-	if err := checkZip(a.file); err != nil {
+	if err := checkArchive(a.file); err != nil {
 		_ = os.Remove(a.file)
 		return archive{}, fmt.Errorf("%w (%s)", err, l.shown)
 	}

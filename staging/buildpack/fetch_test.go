@@ -1,6 +1,8 @@
 package buildpack_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,12 +25,12 @@ import (
 // The URL of a zip may demand a digest, in a request as in the catalogue.
 func TestZipURLWithDigest(t *testing.T) {
 	t.Parallel()
-	bytes := zipped(t, "bin/detect")
-	sum := fmt.Sprintf("%x", sha256.Sum256(bytes))
+	packed := zipped(t, "bin/detect")
+	sum := fmt.Sprintf("%x", sha256.Sum256(packed))
 	fetched := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fetched++
-		_, _ = w.Write(bytes)
+		_, _ = w.Write(packed)
 	}))
 	t.Cleanup(srv.Close)
 	url := srv.URL + "/x.zip"
@@ -122,4 +125,43 @@ func TestCancelEndsAClone(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Empty(t, left)
+}
+
+// What is no archive is known before a cell is bothered: the page that asks to log in, mostly.
+func TestWhatIsNoArchive(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("<!DOCTYPE html><title>Log in</title>"))
+	}))
+	t.Cleanup(srv.Close)
+	file := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	dir := t.TempDir()
+	r := open(t, buildpack.Config{Client: srv.Client(), Dir: dir}, buildpack.Entry{Name: "empty", Location: "dir:" + file})
+	for name, text := range map[string]string{srv.URL + "/x.zip": "begins with \"<!DOCTYPE", "empty": "neither zip, tar nor tar.gz"} {
+		_, err := r.Plan(t.Context(), stagingtest.Request("x", name), nil)
+		e := reason(t, err)
+		assert.Equal(t, staging.BuildpackInvalid, e.Reason)
+		assert.False(t, e.Retryable)
+		assert.ErrorContains(t, err, text)
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	for _, name := range []string{"x.tgz", "x.tar"} {
+		var b bytes.Buffer
+		b.Write(tarOf(map[string]string{"bin/detect": "x"}))
+		if name == "x.tgz" {
+			packed := b.Bytes()
+			b = bytes.Buffer{}
+			z := gzip.NewWriter(&b)
+			_, err := z.Write(packed)
+			require.NoError(t, err)
+			require.NoError(t, z.Close())
+		}
+		file := filepath.Join(t.TempDir(), name)
+		require.NoError(t, os.WriteFile(file, b.Bytes(), 0o600))
+		_, err := open(t, buildpack.Config{}, buildpack.Entry{Name: "ok", Location: "dir:" + file}).Plan(t.Context(), stagingtest.Request("x"), nil)
+		assert.NoError(t, err, name)
+	}
 }
