@@ -67,7 +67,7 @@ func runBuilder(args []string) int {
 		fmt.Fprintln(os.Stderr, "builder:", err)
 		return 1
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }()
 	b := &builder{env: os.Environ(), fetched: map[string]string{}, temp: temp}
 	b.scripts = &scripts{stdout: os.Stdout, stderr: os.Stderr}
 	go func() {

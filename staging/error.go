@@ -65,7 +65,7 @@ func (e *Error) Error() string {
 	if e.ExitStatus != 0 && !strings.Contains(text, fmt.Sprint("status ", e.ExitStatus)) {
 		fmt.Fprintf(&b, " (exit status %d)", e.ExitStatus)
 	}
-	if e.Err != nil && e.Err != context.DeadlineExceeded && e.Err != context.Canceled && !strings.Contains(text, e.Err.Error()) {
+	if e.Err != nil && !bare(e.Err) && !strings.Contains(text, e.Err.Error()) {
 		b.WriteString(": ")
 		b.WriteString(e.Err.Error())
 	}
@@ -78,6 +78,12 @@ func (e *Error) Error() string {
 		b.WriteString(cure)
 	}
 	return b.String()
+}
+
+// bare tells a context's own error, which says nothing that the Reason has not said.
+func bare(err error) bool {
+	//nolint:errorlint // one that is wrapped says more
+	return err == context.DeadlineExceeded || err == context.Canceled
 }
 
 // Unwrap returns Err.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -159,7 +158,9 @@ func byHand(b *testing.B, dir, zipped string) time.Duration {
 func largeZip(b *testing.B, file string, files int, size int64) (written int64) {
 	b.Helper()
 	var text []byte
-	_ = filepath.WalkDir(filepath.Join(runtime.GOROOT(), "src"), func(p string, d os.DirEntry, err error) error {
+	root, err := exec.CommandContext(b.Context(), "go", "env", "GOROOT").Output()
+	require.NoError(b, err)
+	_ = filepath.WalkDir(filepath.Join(strings.TrimSpace(string(root)), "src"), func(p string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && strings.HasSuffix(p, ".go") && len(text) < 64<<20 {
 			if data, err := os.ReadFile(p); err == nil {
 				text = append(text, data...)
