@@ -56,6 +56,9 @@ func (j *job) environment() []string {
 	ip := j.a.cfg.IP
 	mappings := []portMapping{}
 	addresses := j.con.Info().Addresses
+	if len(addresses) == 0 {
+		env = append(env, "CF_INSTANCE_PORT=", "CF_INSTANCE_ADDR=")
+	}
 	for i, a := range addresses {
 		host, port, err := net.SplitHostPort(a.Host)
 		if err != nil {

@@ -62,7 +62,7 @@ func (j *job) execute(ctx context.Context) (again bool, f *fail) {
 	return false, f
 }
 
-// reasonAgain is not a failure: see execute.
+// reasonAgain is not a failure: the container has to be made anew (see execute and fill).
 const reasonAgain Reason = "again"
 
 // start starts all processes, or finds them again.

@@ -28,9 +28,10 @@ type job struct {
 	settleOnce sync.Once
 
 	con    Container
-	old    bool   // con was found, not made
-	buried bool   // a tombstone keeps the status
-	status Status // written under Agent.mu by the job's goroutine, read under it by others
+	old    bool    // con was found, not made
+	skip   []Input // optional ones that came in part, and are done without
+	buried bool    // a tombstone keeps the status
+	status Status  // written under Agent.mu by the job's goroutine, read under it by others
 }
 
 // note is what a container's Note holds.
@@ -144,8 +145,16 @@ func (j *job) steps(ctx context.Context) *fail {
 	for {
 		if j.con == nil {
 			j.phase(PhaseCreating)
-			if f := j.create(ctx); f != nil {
+			f := j.create(ctx)
+			if f != nil && f.reason != reasonAgain {
 				return f
+			}
+			if f != nil { // it holds a part of an input that must not be there
+				j.destroy()
+				if j.con != nil {
+					return &fail{ReasonInternal, "its container could not be destroyed"}
+				}
+				continue
 			}
 		}
 		again, f := j.execute(ctx)
