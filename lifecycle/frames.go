@@ -138,13 +138,18 @@ func (w *outputWriter) rotate() bool {
 	return true
 }
 
-func (w *outputWriter) close(now time.Time) {
+// close ends the output, and tells whether all that it owes is written; if not, it may be
+// called again.
+func (w *outputWriter) close(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tellLost(now)
+	if !w.tellLost(now) {
+		return false
+	}
 	if w.f != nil {
 		_ = w.f.Close()
 	}
+	return true
 }
 
 var errFrame = errors.New("malformed output frame")

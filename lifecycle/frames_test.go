@@ -57,6 +57,63 @@ func TestFramesThatCouldNotBeWritten(t *testing.T) {
 	assert.Equal(t, "kept", string(c.Data))
 }
 
+// A reader may see a part of a frame that a full disk then takes back.
+func TestAFrameThatIsTakenBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w := newOutputWriter(dir, 0)
+	now := time.Unix(1, 0).UTC()
+	w.write(frameStdout, now, frame("one"))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.Next(t.Context())
+	require.NoError(t, err)
+	_, err = w.f.WriteAt([]byte("\x01\x00\x00\x09 a part"), w.size)
+	require.NoError(t, err)
+	_, ok, err := o.read()
+	require.NoError(t, err)
+	assert.False(t, ok, "it is not whole")
+	require.NoError(t, w.f.Truncate(w.size))
+	w.write(frameStderr, now, frame("two"))
+	c, err := o.Next(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Chunk{Stderr: true, Time: now, Data: []byte("two")}, c)
+}
+
+func TestAFolderThatWasRemoved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	w := newOutputWriter(dir, 0)
+	w.write(frameStdout, time.Unix(1, 0), frame("one"))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.Next(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(dir))
+	_, err = o.Next(t.Context()) // ends, though no exit is recorded
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestWhatIsLostIsToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	w := newOutputWriter(dir, 0)
+	now := time.Unix(1, 0).UTC()
+	w.write(frameStdout, now, frame("lost"))
+	assert.False(t, w.close(now), "there is no room to tell it")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	assert.True(t, w.close(now))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	c, err := o.Next(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 4, c.Lost)
+}
+
 func FuzzParseFrame(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00x"))
 	f.Add([]byte("\x03\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff"))

@@ -67,12 +67,23 @@ func runInit(args []string, ready func(error)) int {
 		e := r.wait()
 		exit = &e
 	}
-	r.out.close(time.Now())
-	for record(r.state, exitFile, exit) != nil {
-		// The disk may be full. Nobody can know the exit but from here.
+	r.leave(exit)
+	return 0
+}
+
+// leave writes down how the process ended. The disk may be full: nobody can know the exit, or that
+// output is missing, but from here, so it is tried until it succeeds or the folder is no more.
+func (r *initRole) leave(exit *Exit) {
+	for {
+		told := r.out.close(time.Now())
+		if told && record(r.state, exitFile, exit) == nil {
+			return
+		}
+		if _, err := os.Stat(r.state); errors.Is(err, os.ErrNotExist) {
+			return
+		}
 		time.Sleep(time.Second)
 	}
-	return 0
 }
 
 // start returns an exit if the process could not be started, which is the process's
