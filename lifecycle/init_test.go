@@ -276,6 +276,26 @@ func TestInitVanished(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
+// What left its session is not found by its parents when the init is gone too.
+func TestInitVanishedAndADaemonIsLeft(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc")
+	}
+	dir, cmd := startInit(t, "--", "sh", "-c", "(setsid sh -c 'echo $$; exec sleep 1000' &); exec sleep 1000")
+	o, err := lifecycle.OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	pid, err := strconv.Atoi(strings.TrimSpace(readUntil(t, o, "\n")))
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	require.NoError(t, syscall.Kill(pid, 0), "nothing else has ended it")
+	require.NoError(t, lifecycle.SignalInit(dir, syscall.SIGKILL))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	assert.True(t, err != nil || strings.Contains(string(b), ") Z "), "%s", b)
+}
+
 func TestInitRefusesAnothersState(t *testing.T) {
 	t.Parallel()
 	dir, _ := startInit(t, "--", "true")

@@ -174,7 +174,9 @@ func (r *initRole) exec() (code int, err error) {
 		r.pipes = append(r.pipes, pr)
 		r.readers.Go(func() { r.copy(kind, pr) })
 	}
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: childAttr()}
+	env := environ(os.Environ())
+	env.set(markEnv, r.state)
+	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: childAttr()}
 	r.main, err = syscall.ForkExec(path, r.args, attr)
 	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
 		r.main, err = syscall.ForkExec("/bin/sh", append([]string{"sh", path}, r.args[1:]...), attr)

@@ -13,6 +13,10 @@ import (
 const (
 	startedFile = "started"
 	exitFile    = "exit"
+
+	// markEnv names the state folder in the environment of all that an init starts, so that
+	// they are found also when that init has vanished.
+	markEnv = "DEWPOINT_INIT"
 )
 
 // Exit is how a process ended. It is the content of the file "exit" in the state folder.
@@ -74,7 +78,8 @@ func InitState(dir string) (State, error) {
 
 // SignalInit sends sig (SIGTERM, SIGKILL, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2) to the
 // process of an init and to its process group. SIGKILL ends all that the process has
-// started, and also what is left of a process whose init vanished; init records the exit as usual.
+// started, and also what is left of a process whose init vanished (on Linux whatever its
+// session, unless it hides its environment); init records the exit as usual.
 // To a process that has ended: nil.
 func SignalInit(dir string, sig syscall.Signal) error {
 	s, err := readStarted(dir)
@@ -83,8 +88,10 @@ func SignalInit(dir string, sig syscall.Signal) error {
 	}
 	if s.alive() {
 		err = signalProcess(s.PID, initSignal(sig))
-	} else if sig == syscall.SIGKILL && s.Boot == bootID() {
-		err = killSession(s)
+	} else if _, e := os.Stat(filepath.Join(dir, exitFile)); e != nil && sig == syscall.SIGKILL && s.Boot == bootID() {
+		if dir, err = filepath.Abs(dir); err == nil {
+			err = killLeft(s, dir)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("signal init %d: %w", s.PID, err)
