@@ -138,18 +138,16 @@ func (w *outputWriter) rotate() bool {
 	return true
 }
 
-// close ends the output, and tells whether all that it owes is written; if not, it may be
-// called again.
-func (w *outputWriter) close(now time.Time) bool {
+// close ends the output. It returns how many bytes are missing at the end, which there was
+// no room to tell.
+func (w *outputWriter) close(now time.Time) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.tellLost(now) {
-		return false
-	}
+	w.tellLost(now)
 	if w.f != nil {
 		_ = w.f.Close()
 	}
-	return true
+	return w.lost
 }
 
 var errFrame = errors.New("malformed output frame")

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -103,15 +104,23 @@ func TestWhatIsLostIsToldAtTheEnd(t *testing.T) {
 	w := newOutputWriter(dir, 0)
 	now := time.Unix(1, 0).UTC()
 	w.write(frameStdout, now, frame("lost"))
-	assert.False(t, w.close(now), "there is no room to tell it")
+	lost := w.close(now)
+	assert.EqualValues(t, 4, lost, "there is no room to tell it")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	assert.True(t, w.close(now))
+	require.NoError(t, reserveExit(dir))
+	require.NoError(t, recordStarted(dir, started{PID: os.Getpid()}))
+	require.NoError(t, recordExit(dir, Exit{Code: 3}, lost))
 	o, err := OpenOutput(dir)
 	require.NoError(t, err)
 	defer o.Close()
 	c, err := o.Next(t.Context())
 	require.NoError(t, err)
 	assert.EqualValues(t, 4, c.Lost)
+	_, err = o.Next(t.Context())
+	assert.ErrorIs(t, err, io.EOF)
+	s, err := InitState(dir)
+	require.NoError(t, err)
+	assert.Equal(t, 3, s.Exit.Code)
 }
 
 func FuzzParseFrame(f *testing.F) {

@@ -71,18 +71,21 @@ func runInit(args []string, ready func(error)) int {
 	return 0
 }
 
-// leave writes down how the process ended. The disk may be full: nobody can know the exit, or that
-// output is missing, but from here, so it is tried until it succeeds or the folder is no more.
+// leave writes down how the process ended. Nobody can know it but from here, so it is tried
+// until it succeeds, somebody wants all this killed, or the folder is no more.
 func (r *initRole) leave(exit *Exit) {
-	for {
-		told := r.out.close(time.Now())
-		if told && record(r.state, exitFile, exit) == nil {
-			return
-		}
+	lost := r.out.close(time.Now())
+	for recordExit(r.state, *exit, lost) != nil {
 		if _, err := os.Stat(r.state); errors.Is(err, os.ErrNotExist) {
 			return
 		}
-		time.Sleep(time.Second)
+		select {
+		case s := <-r.signals:
+			if s == killAll {
+				return
+			}
+		case <-time.After(time.Second):
+		}
 	}
 }
 
@@ -111,7 +114,10 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	}
 	self := started{PID: os.Getpid(), Boot: bootID(), Time: time.Now().UTC()}
 	self.Start, _ = processStart(self.PID)
-	if err := record(r.state, startedFile, self); err != nil {
+	if err := reserveExit(r.state); err != nil {
+		return nil, err
+	}
+	if err := recordStarted(r.state, self); err != nil {
 		return nil, err
 	}
 	code, err := r.exec()
@@ -120,7 +126,7 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	}
 	self.Process = r.main
 	self.ProcessStart, _ = processStart(r.main)
-	if err := record(r.state, startedFile, self); err != nil {
+	if err := recordStarted(r.state, self); err != nil {
 		r.killRest()
 		return nil, err
 	}

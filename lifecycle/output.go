@@ -34,6 +34,9 @@ type Output struct {
 	room   []byte
 	seen   uint64 // output bytes told so far
 	ended  bool
+
+	missing uint64 // bytes at the end, not told yet
+	exited  time.Time
 }
 
 // ErrLost is returned for a process whose init vanished (killed, or the machine was
@@ -75,11 +78,18 @@ func (o *Output) Next(ctx context.Context) (Chunk, error) {
 			return c, err
 		}
 		if ended {
+			if o.missing > 0 {
+				c := Chunk{Lost: int64(o.missing), Time: o.exited}
+				o.missing = 0
+				return c, nil
+			}
 			return Chunk{}, io.EOF
 		}
-		if _, err := os.Stat(filepath.Join(o.dir, exitFile)); err == nil {
-			o.ended = true
+		if e, err := readExit(o.dir); err == nil {
+			o.ended, o.missing, o.exited = true, e.Lost, e.Time
 			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return Chunk{}, fmt.Errorf("read output: %w", err)
 		}
 		if _, err := os.Stat(o.dir); errors.Is(err, os.ErrNotExist) {
 			return Chunk{}, fmt.Errorf("read output: %w", err) // nobody will write there again

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,13 +14,16 @@ import (
 const (
 	startedFile = "started"
 	exitFile    = "exit"
+	reserveFile = ".exit" // becomes exitFile
+
+	reserved = 1024 // bytes; more than an exit takes
 
 	// markEnv names the state folder in the environment of all that an init starts, so that
 	// they are found also when that init has vanished.
 	markEnv = "DEWPOINT_INIT"
 )
 
-// Exit is how a process ended. It is the content of the file "exit" in the state folder.
+// Exit is how a process ended.
 type Exit struct {
 	// Code is the exit status; 128 + the signal's number if a signal ended it; 127 if there is
 	// no such program, 126 if it cannot be run.
@@ -63,17 +67,32 @@ func InitState(dir string) (State, error) {
 	}
 	st := State{PID: s.PID, Process: s.Process, Started: s.Time, Alive: s.alive()}
 	// After the look at the process: an init that has ended has recorded the exit before.
-	b, err := os.ReadFile(filepath.Join(dir, exitFile))
+	e, err := readExit(dir)
 	switch {
 	case err == nil:
-		st.Exit = new(Exit)
-		if err := json.Unmarshal(b, st.Exit); err != nil {
-			return State{}, fmt.Errorf("state of init: file %s: %w", exitFile, err)
-		}
+		st.Exit = &e.Exit
 	case !errors.Is(err, os.ErrNotExist):
 		return State{}, fmt.Errorf("state of init: %w", err)
 	}
 	return st, nil
+}
+
+// exitRecord is the content of the file "exit".
+type exitRecord struct {
+	Exit
+	// Lost is how many bytes of output are missing at its end.
+	Lost uint64 `json:"lost,omitempty"`
+}
+
+func readExit(dir string) (e exitRecord, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, exitFile))
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("file %s: %w", exitFile, err)
+	}
+	return e, nil
 }
 
 // SignalInit sends sig (SIGTERM, SIGKILL, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2) to the
@@ -110,19 +129,36 @@ func readStarted(dir string) (s started, err error) {
 	return s, nil
 }
 
-// record writes a file of the state folder whole or not at all.
-func record(dir, name string, v any) error {
-	b, err := json.Marshal(v)
+// recordStarted writes the file "started" whole or not at all. It need not outlive the machine.
+func recordStarted(dir string, s started) error {
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+name+"-*")
+	tmp := filepath.Join(dir, "."+startedFile)
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, filepath.Join(dir, startedFile))
+}
+
+// reserveExit takes the room that the exit will need: the process may fill the disk.
+func reserveExit(dir string) error {
+	return os.WriteFile(filepath.Join(dir, reserveFile), bytes.Repeat([]byte{' '}, reserved), 0o600)
+}
+
+// recordExit writes the exit over what was reserved, and gives it its name when it is durable.
+func recordExit(dir string, e Exit, lost uint64) error {
+	b, err := json.Marshal(exitRecord{e, lost})
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if _, err = f.Write(b); err == nil && name == exitFile {
-		err = f.Sync() // started need not outlive the machine
+	f, err := os.OpenFile(filepath.Join(dir, reserveFile), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(append(b, bytes.Repeat([]byte{' '}, max(0, reserved-len(b)))...), 0); err == nil {
+		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
@@ -130,5 +166,5 @@ func record(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(dir, name))
+	return os.Rename(f.Name(), filepath.Join(dir, exitFile))
 }

@@ -123,8 +123,7 @@ func (c *container) StreamOut(_ context.Context, name string) (io.ReadCloser, er
 	return f, nil
 }
 
-// stateDir is where the init of a process keeps what it knows. Process ids may hold
-// anything; the folder's name must not.
+// stateDir is where the init of a process keeps what it knows; its name is the process's id.
 func (c *container) stateDir(id string) (string, error) {
 	if err := cell.CheckID(id); err != nil {
 		return "", fmt.Errorf("process id %w", err)
@@ -178,7 +177,13 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	cmd := c.r.cfg.Program.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + c.Path("/home/vcap"), "TMPDIR=" + c.Path("/tmp")}, c.r.cfg.Env, p.Env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither Ctrl-C at our terminal nor its end is for it
-	if err := c.r.cfg.Program.Start(cmd); err != nil {
+	// A crowd of programs that start would keep each from answering in its time.
+	if err := c.r.starts.enter(ctx); err != nil {
+		return nil, errors.Join(err, removeAll(state))
+	}
+	err = c.r.cfg.Program.Start(cmd)
+	c.r.starts.leave()
+	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
 	ended := make(chan struct{})
@@ -254,14 +259,8 @@ func (c *container) Destroy(ctx context.Context) error {
 	c.use.Lock()
 	c.gone = true
 	c.use.Unlock()
-	if err := c.kill(ctx); err != nil { // one that was just being started
-		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
-	}
-	trash, err := os.MkdirTemp(filepath.Join(c.r.dir, trashDir), "c-")
-	if err == nil {
-		err = os.Rename(c.dir, filepath.Join(trash, "c"))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	trash, err := c.discard(ctx) // with what was just being started
+	if err != nil {
 		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
 	}
 	c.removed = true
@@ -270,12 +269,35 @@ func (c *container) Destroy(ctx context.Context) error {
 	c.r.mu.Unlock()
 	c.r.ports.Release(c.meta.Ports)
 	c.r.sweepLayers()
-	c.r.discard(ctx, trash)
+	c.r.remove(ctx, trash)
 	return nil
 }
 
-// discard removes a folder, in the background if it takes long.
-func (r *Runtime) discard(ctx context.Context, dir string) {
+// discard ends what runs, and moves the folder to where things are removed.
+func (c *container) discard(ctx context.Context) (trash string, err error) {
+	if err := c.kill(ctx); err != nil {
+		return "", err
+	}
+	trash = c.r.trash(c.info.ID)
+	if err = os.Rename(c.dir, trash); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return trash, err
+}
+
+// trash is a new name in the folder of what is removed. To make a folder there could fail on a full disk.
+func (r *Runtime) trash(name string) string {
+	return filepath.Join(r.dir, trashDir, name+"."+strconv.FormatUint(r.trashed.Add(1), 10))
+}
+
+// drop removes a container that was never whole, or is not any more.
+func (c *container) drop(ctx context.Context) error {
+	trash, err := c.discard(ctx)
+	return errors.Join(err, removeAll(trash))
+}
+
+// remove removes a folder, in the background if it takes long.
+func (r *Runtime) remove(ctx context.Context, dir string) {
 	done := make(chan struct{})
 	r.wg.Go(func() {
 		defer close(done)

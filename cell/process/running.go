@@ -79,8 +79,12 @@ func (r *running) deliver(ctx context.Context, stdio cell.IO) error {
 		if c.Lost > 0 {
 			c.Data = fmt.Appendf(nil, "\n%d bytes of output are missing here\n", c.Lost)
 		}
-		if w != nil {
-			_, _ = w.Write(c.Data) // a sink that fails loses its own output
+		switch w := w.(type) { // a sink that fails loses its own output
+		case nil:
+		case cell.Stamper:
+			_, _ = w.Stamp(c.Time, c.Data)
+		default:
+			_, _ = w.Write(c.Data)
 		}
 	}
 }

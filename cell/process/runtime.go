@@ -13,10 +13,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +49,10 @@ type Runtime struct {
 	dir   string // absolute
 	lock  *os.File
 	ports ports.Pool
+
+	trashed atomic.Uint64 // names given in trashDir
+
+	copies, starts gate // so that a crowd does not make each of its members slow
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -93,6 +99,8 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{cfg: c, dir: dir, lock: lock, containers: map[string]*container{}, reserved: map[string]bool{}, layers: map[string]*layer{}}
+	width := 2 * runtime.GOMAXPROCS(0)
+	r.copies, r.starts = make(gate, width), make(gate, max(8, width))
 	r.closing, r.close = context.WithCancel(context.Background())
 	if err := r.load(ctx); err != nil {
 		r.Close()
@@ -157,9 +165,21 @@ func (r *Runtime) load(ctx context.Context) error {
 		return err
 	}
 	for _, e := range all {
+		if !e.IsDir() {
+			continue // not ours
+		}
 		c, err := r.find(e.Name())
-		if err != nil {
+		var damaged *json.SyntaxError
+		switch {
+		case err == nil:
+		case !errors.As(err, &damaged) && !errors.Is(err, fs.ErrNotExist):
 			r.cfg.Logger.Error("a container that cannot be read is left alone", "container", e.Name(), "error", err)
+			continue
+		default: // as by a power cut: nobody can use it, and its id must not stay taken
+			r.cfg.Logger.Error("a damaged container is removed", "container", e.Name(), "error", err)
+			if err := r.newContainer(e.Name(), meta{}).drop(ctx); err != nil {
+				return fmt.Errorf("remove container %s, which cannot be read: %w", e.Name(), err)
+			}
 			continue
 		}
 		r.containers[e.Name()] = c
@@ -303,10 +323,8 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 		return err
 	}
 	defer root.Close()
-	for _, l := range layers {
-		if err := r.putLayer(ctx, root, l); err != nil {
-			return err
-		}
+	if err := r.putLayers(ctx, root, layers); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
@@ -333,6 +351,20 @@ func (r *Runtime) newContainer(id string, m meta) *container {
 	}
 	return c
 }
+
+// gate lets so many in at a time.
+type gate chan struct{}
+
+func (g gate) enter(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g gate) leave() { <-g }
 
 // removeAll is os.RemoveAll that also removes what is in folders without write permission.
 func removeAll(dir string) error {
