@@ -3,12 +3,9 @@
 package process_test
 
 import (
-	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +34,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	wg.Wait()
 	empty(t, dir)
-	assert.Empty(t, processesOf(t, dir))
+	noProcesses(t, dir)
 	// What is closed by a goroutine may take a moment.
 	assert.Eventually(t, func() bool { return descriptors(t) <= before+4 }, 10*time.Second, 10*time.Millisecond,
 		"descriptors: %d before, more after", before)
@@ -91,21 +88,6 @@ func descriptors(t *testing.T) int {
 	all, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return len(all)
-}
-
-// processesOf lists the processes that have dir among their arguments or work below it.
-func processesOf(t *testing.T, dir string) []string {
-	var all []string
-	found, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, p := range found {
-		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		cwd, _ := os.Readlink(filepath.Join(p, "cwd"))
-		if strings.Contains(string(args), dir) || strings.HasPrefix(cwd, dir) {
-			all = append(all, fmt.Sprintf("%s %q in %s", p, args, cwd))
-		}
-	}
-	return all
 }
 
 func TestAPortIsFreeAgain(t *testing.T) {
