@@ -95,7 +95,9 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	if err := r.parse(args); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(r.state, 0o700); err != nil {
+	// Not the folders above: they were removed if whoever started us has ended, and its
+	// successor has cleaned up, before we came here.
+	if err := os.Mkdir(r.state, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(r.state, startedFile)); err == nil {

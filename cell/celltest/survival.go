@@ -254,9 +254,8 @@ func testEndsUnwatched(t *testing.T, s Survivor) {
 		if l.Text != fmt.Sprintf("line %d", at+1) {
 			continue
 		}
-		at++
-		if !l.Time.Before(adopted) {
-			t.Fatalf("line %d bears the time of the adoption, not its own", at)
+		if at++; at == 1 && !l.Time.Before(adopted) { // of the last ones the program may have been rid only just now
+			t.Error("it bears the time of the adoption, not its own")
 		}
 	}
 	if at != n {

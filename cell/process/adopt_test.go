@@ -104,7 +104,10 @@ func TestAnInitThatVanishedIsALostWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	killedAgent(t, dir, work("w", "hang"))
-	s, err := lifecycle.InitState(filepath.Join(dir, "containers", "w", "state", "main"))
+	states, err := filepath.Glob(filepath.Join(dir, "containers", "w", "state-*", "main"))
+	require.NoError(t, err)
+	require.Len(t, states, 1)
+	s, err := lifecycle.InitState(states[0])
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(s.PID, syscall.SIGKILL))
 	a := runAgent(t, cell.AgentConfig{Runtime: open(t, dir)})
@@ -131,7 +134,7 @@ func TestTwoProgramsOnOneFolder(t *testing.T) {
 	r, err := process.New(t.Context(), process.Config{Dir: dir, Program: prog})
 	require.NoError(t, err)
 	_, err = process.New(t.Context(), process.Config{Dir: dir, Program: prog})
-	assert.ErrorContains(t, err, fmt.Sprintf("is in use by process %d: end it, or give another folder", os.Getpid()))
+	assert.ErrorContains(t, err, fmt.Sprintf("it is in use by process %d: end it, or give another folder", os.Getpid()))
 	require.NoError(t, r.Close())
 	open(t, dir)
 }
@@ -144,4 +147,55 @@ func TestAFolderThatCannotBe(t *testing.T) {
 	assert.ErrorContains(t, err, "give one that this user may write to")
 	_, err = process.New(t.Context(), process.Config{})
 	assert.ErrorContains(t, err, "Config.Dir is empty")
+}
+
+// A child that a killed program was forking holds the lock until it executes.
+func TestTheLockOfADeadProgramIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	require.NoError(t, err)
+	dead := exec.Command("true")
+	require.NoError(t, dead.Run())
+	_, err = fmt.Fprint(f, dead.Process.Pid)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	opened := make(chan error)
+	go func() {
+		r, err := process.New(context.Background(), process.Config{Dir: dir, Program: prog})
+		if err == nil {
+			err = r.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	f.Close()
+	require.NoError(t, <-opened)
+}
+
+// An init that a killed program has forked may come after its container was destroyed.
+func TestAnInitThatComesLateFindsNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := openClean(t, dir)
+	c, err := r.Create(t.Context(), cell.Creation{ID: "x"})
+	require.NoError(t, err)
+	states, err := filepath.Glob(filepath.Join(dir, "containers", "x", "state-*"))
+	require.NoError(t, err)
+	require.Len(t, states, 1)
+	require.NoError(t, c.Destroy(t.Context()))
+	again, err := r.Create(t.Context(), cell.Creation{ID: "x"})
+	require.NoError(t, err)
+	err = prog.Start(prog.Command(t.Context(), "init", "-state", filepath.Join(states[0], "main"), "--", "sleep", "1000"))
+	require.ErrorContains(t, err, "no such file or directory")
+	run, err := again.Run(t.Context(), cell.Process{Path: "true"}, cell.IO{})
+	require.NoError(t, err)
+	e, err := run.Wait(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, e.Code)
+	require.NoError(t, again.Destroy(t.Context()))
 }

@@ -41,6 +41,7 @@ type container struct {
 
 	destroy sync.Mutex // one Destroy at a time
 	removed bool       // guarded by destroy
+	trash   string     // guarded by destroy: where the folder was moved
 }
 
 var (
@@ -128,7 +129,7 @@ func (c *container) stateDir(id string) (string, error) {
 	if err := cell.CheckID(id); err != nil {
 		return "", fmt.Errorf("process id %w", err)
 	}
-	return filepath.Join(c.dir, "state", id), nil
+	return filepath.Join(c.dir, c.meta.State, id), nil
 }
 
 func (c *container) Run(ctx context.Context, p cell.Process, stdio cell.IO) (cell.Running, error) {
@@ -253,7 +254,7 @@ func (c *container) Destroy(ctx context.Context) error {
 		return nil
 	}
 	// What works inside ends soon: without its processes, and its folder is not looked for again.
-	if err := c.kill(ctx); err != nil {
+	if err := c.kill(ctx, c.dir); err != nil {
 		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
 	}
 	c.use.Lock()
@@ -273,16 +274,20 @@ func (c *container) Destroy(ctx context.Context) error {
 	return nil
 }
 
-// discard ends what runs, and moves the folder to where things are removed.
-func (c *container) discard(ctx context.Context) (trash string, err error) {
-	if err := c.kill(ctx); err != nil {
+// discard ends what runs, and moves the folder to where things are removed. An init that a
+// killed program was starting may come late: either it finds no folder and ends, or it is found there.
+func (c *container) discard(ctx context.Context) (string, error) {
+	if err := c.kill(ctx, c.dir); err != nil {
 		return "", err
 	}
-	trash = c.r.trash(c.info.ID)
-	if err = os.Rename(c.dir, trash); errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if c.trash == "" {
+		trash := c.r.trash(c.info.ID)
+		if err := os.Rename(c.dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		c.trash = trash
 	}
-	return trash, err
+	return c.trash, c.kill(ctx, c.trash)
 }
 
 // trash is a new name in the folder of what is removed. To make a folder there could fail on a full disk.
@@ -314,39 +319,58 @@ func (r *Runtime) remove(ctx context.Context, dir string) {
 	}
 }
 
-// kill ends all processes and waits for their inits to have ended.
-func (c *container) kill(ctx context.Context) error {
-	all, err := os.ReadDir(filepath.Join(c.dir, "state"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// kill ends all processes and waits for their inits to have ended. The container's folder is
+// at dir.
+func (c *container) kill(ctx context.Context, dir string) error {
+	states, err := c.states(dir)
 	if err != nil {
 		return err
 	}
 	var left []string
-	for _, e := range all {
-		state := filepath.Join(c.dir, "state", e.Name())
+	for _, state := range states {
 		err := lifecycle.SignalInit(state, syscall.SIGKILL)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // no process was started
 		case err != nil:
 			return err
 		default:
-			left = append(left, e.Name())
+			left = append(left, state)
 		}
 	}
-	for _, id := range left {
-		if err := c.awaitInit(ctx, id); err != nil {
+	for _, state := range left {
+		if err := c.awaitInit(ctx, state); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// states lists the state folders of the processes of a container that is at dir. It knows them also if
+// the container is damaged.
+func (c *container) states(dir string) (all []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), statePrefix) {
+			continue
+		}
+		processes, err := os.ReadDir(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range processes {
+			all = append(all, filepath.Join(dir, e.Name(), p.Name()))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return all, err
+}
+
 // awaitInit waits until an init has ended.
-func (c *container) awaitInit(ctx context.Context, id string) error {
+func (c *container) awaitInit(ctx context.Context, state string) error {
 	c.mu.Lock()
-	ended := c.children[id]
+	ended := c.children[filepath.Base(state)]
 	c.mu.Unlock()
 	if ended != nil {
 		select {
@@ -357,7 +381,7 @@ func (c *container) awaitInit(ctx context.Context, id string) error {
 		}
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		s, err := lifecycle.InitState(filepath.Join(c.dir, "state", id))
+		s, err := lifecycle.InitState(state)
 		if err != nil || !s.Alive {
 			return nil //nolint:nilerr // no state: nothing to wait for
 		}

@@ -63,10 +63,17 @@ func open(t *testing.T, dir string) *process.Runtime {
 	return r
 }
 
+// openClean is open, and asserts when that is closed that nothing is left below dir.
+func openClean(t *testing.T, dir string) *process.Runtime {
+	t.Helper()
+	t.Cleanup(func() { empty(t, dir); noProcesses(t, dir) })
+	return open(t, dir)
+}
+
 func TestRuntime(t *testing.T) {
 	t.Parallel()
 	celltest.Run(t, func(t *testing.T) celltest.Runtime {
-		return celltest.Runtime{Runtime: open(t, t.TempDir()), Program: program}
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
 	})
 }
 
@@ -89,10 +96,7 @@ func runAgent(t *testing.T, c cell.AgentConfig) *cell.Agent {
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
-		dir := t.TempDir()
-		r := open(t, dir)
-		t.Cleanup(func() { empty(t, dir); noProcesses(t, dir) })
-		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: r}), Program: program}
+		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())}), Program: program}
 	})
 }
 

@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,13 +30,14 @@ import (
 
 // The folders below Config.Dir.
 const (
-	containersDir = "containers" // <id>/{root, state/<process>, meta.json}
+	containersDir = "containers" // <id>/{root, state-*/<process>, meta.json}
 	layersDir     = "layers"     // <digest>
 	makingDir     = "making"     // what is not whole yet
 	trashDir      = "trash"      // what is being removed
 	programDir    = "program"
 	lockFile      = "lock"
 	metaFile      = "meta.json"
+	statePrefix   = "state-"
 )
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -94,7 +95,7 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -125,26 +126,6 @@ func (c *Config) defaults() {
 	if c.Containers == 0 {
 		c.Containers = 250
 	}
-}
-
-// lockDir makes the folder ours until the lock is closed or this program ends.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w; give one that this user may write to", dir, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		b := make([]byte, 20)
-		n, _ := f.Read(b)
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("folder %s is in use by process %s: end it, or give another folder", dir, strings.TrimSpace(string(b[:n])))
-		}
-		return nil, fmt.Errorf("lock folder %s: %w", dir, err)
-	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0) // only for the sentence above
-	return f, nil
 }
 
 // load removes what a program that was ended has left halfway, and finds the rest.
@@ -199,7 +180,8 @@ func (r *Runtime) load(ctx context.Context) error {
 func (r *Runtime) Close() error {
 	r.close()
 	r.wg.Wait()
-	return r.lock.Close()
+	// A child that is just being forked has the file, too, so to close it is not enough.
+	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
 
 // Capacity implements cell.Runtime.
@@ -241,6 +223,9 @@ type meta struct {
 	Created time.Time `json:"created"`
 	Ports   []int     `json:"ports,omitempty"` // one for each of Spec.Ports
 	Layers  []string  `json:"layers,omitempty"`
+	// State is the folder of the states of processes. No other container has had it, also none of
+	// this id: an init that a killed program has forked may still be on its way there.
+	State string `json:"state"`
 }
 
 // Create implements cell.Runtime.
@@ -274,7 +259,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 		delete(r.reserved, c.ID)
 		r.mu.Unlock()
 	}()
-	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC()}
+	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC(), State: statePrefix + rand.Text()[:12]}
 	if m.Ports, err = r.ports.Take(ctx, len(c.Spec.Ports)); err != nil {
 		return nil, err
 	}
@@ -303,7 +288,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 
 // build fills the folder of a new container.
 func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.Layer) error {
-	for _, d := range []string{"root/home/vcap", "root/tmp", "state"} {
+	for _, d := range []string{"root/home/vcap", "root/tmp", m.State} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
@@ -350,39 +335,4 @@ func (r *Runtime) newContainer(id string, m meta) *container {
 		c.info.Addresses = append(c.info.Addresses, cell.Address{Port: p, Host: net.JoinHostPort(r.cfg.Host, strconv.Itoa(p))})
 	}
 	return c
-}
-
-// gate lets so many in at a time.
-type gate chan struct{}
-
-func (g gate) enter(ctx context.Context) error {
-	select {
-	case g <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (g gate) leave() { <-g }
-
-// removeAll is os.RemoveAll that also removes what is in folders without write permission.
-func removeAll(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	err := os.RemoveAll(dir)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700) // if that fails, so does what follows
-			if err != nil {
-				return nil //nolint:nilerr // it could not be listed before; RemoveAll tells if it still cannot
-			}
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }
