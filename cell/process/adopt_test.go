@@ -73,6 +73,11 @@ func killedAgent(t *testing.T, dir string, w cell.Work) {
 	_ = cmd.Wait() // it was killed
 }
 
+const (
+	patience = 30 * time.Second // nothing is expected to take so long
+	tick     = 10 * time.Millisecond
+)
+
 func work(id string, args ...string) cell.Work {
 	p := program(args...)
 	p.Dir = "/home/vcap"
