@@ -296,6 +296,25 @@ func TestInitVanishedAndADaemonIsLeft(t *testing.T) {
 	assert.True(t, err != nil || strings.Contains(string(b), ") Z "), "%s", b)
 }
 
+// What a power cut leaves of files that were not synced is no record.
+func TestStateAfterAPowerCut(t *testing.T) {
+	t.Parallel()
+	dir, cmd := startInit(t, "--", "sh", "-c", "exit 3")
+	require.NoError(t, cmd.Wait())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "exit"), make([]byte, 100), 0o600))
+	s, err := lifecycle.InitState(dir)
+	require.NoError(t, err)
+	assert.Nil(t, s.Exit)
+	o, err := lifecycle.OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.Next(t.Context())
+	assert.ErrorIs(t, err, lifecycle.ErrLost)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "started"), nil, 0o600))
+	_, err = lifecycle.InitState(dir)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
 func TestInitRefusesAnothersState(t *testing.T) {
 	t.Parallel()
 	dir, _ := startInit(t, "--", "true")

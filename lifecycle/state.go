@@ -90,7 +90,7 @@ func readExit(dir string) (e exitRecord, err error) {
 		return e, err
 	}
 	if err := json.Unmarshal(b, &e); err != nil {
-		return e, fmt.Errorf("file %s: %w", exitFile, err)
+		return e, fmt.Errorf("file %s: %w: %w", exitFile, os.ErrNotExist, err)
 	}
 	return e, nil
 }
@@ -123,8 +123,8 @@ func readStarted(dir string) (s started, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("file %s: %w", startedFile, err)
+	if err := json.Unmarshal(b, &s); err != nil { // a power cut has left it
+		return s, fmt.Errorf("file %s: %w: %w", startedFile, os.ErrNotExist, err)
 	}
 	return s, nil
 }
@@ -147,7 +147,9 @@ func reserveExit(dir string) error {
 	return os.WriteFile(filepath.Join(dir, reserveFile), bytes.Repeat([]byte{' '}, reserved), 0o600)
 }
 
-// recordExit writes the exit over what was reserved, and gives it its name when it is durable.
+// recordExit writes the exit over what was reserved, and then gives it its name. It is not
+// synced, which would make each Stop as slow as the disk: it outlives every program, and what a power
+// cut leaves of it is as good as no record, as the process has gone with the machine.
 func recordExit(dir string, e Exit, lost uint64) error {
 	b, err := json.Marshal(exitRecord{e, lost})
 	if err != nil {
@@ -157,9 +159,7 @@ func recordExit(dir string, e Exit, lost uint64) error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteAt(append(b, bytes.Repeat([]byte{' '}, max(0, reserved-len(b)))...), 0); err == nil {
-		err = f.Sync()
-	}
+	_, err = f.WriteAt(append(b, bytes.Repeat([]byte{' '}, max(0, reserved-len(b)))...), 0)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -46,6 +48,26 @@ func BenchmarkStart(b *testing.B) {
 		start.report(b, "")
 		stop.report(b, "-stop")
 	})
+	b.Run("cp", func(b *testing.B) { // what the copy of the droplet alone takes
+		data, _ := tree(b, 100, 10_000)
+		dir := b.TempDir()
+		untar := exec.Command("tar", "-x", "-C", dir)
+		untar.Stdin = bytes.NewReader(data)
+		if err := untar.Run(); err != nil {
+			b.Skip(err)
+		}
+		var all times
+		for i := 0; b.Loop(); i++ {
+			to := filepath.Join(dir, fmt.Sprint("copy", i))
+			begun := time.Now()
+			if err := exec.Command("cp", "-a", filepath.Join(dir, "app"), to).Run(); err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, time.Since(begun))
+			_ = os.RemoveAll(to)
+		}
+		all.report(b, "")
+	})
 	for name, p := range map[string]cell.Process{
 		"instance": {Path: "/bin/sleep", Args: []string{"1000"}},
 		"launcher": {Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", "sleep 1000", ""}, Dir: "/home/vcap/app"},
@@ -71,7 +93,7 @@ func benchStart(b *testing.B, p cell.Process) {
 			case e.Status.ID != id:
 			case e.Gone:
 				stop = append(stop, time.Since(begun))
-			case e.Status.Phase == cell.PhaseDone:
+			case e.Status.Phase == cell.PhaseDone && e.Status.Reason != cell.ReasonStopped:
 				b.Fatal(e.Status.Failure)
 			case e.Status.Phase == cell.PhaseRunning:
 				start = append(start, time.Since(begun))
