@@ -165,13 +165,13 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 	if c.sum != nil {
 		c.sum.Write(p[:n])
 	}
-	if err == io.EOF && c.sum != nil {
+	if errors.Is(err, io.EOF) && c.sum != nil {
 		if got := hex.EncodeToString(c.sum.Sum(nil)); got != c.f.in.SHA256 {
 			err = fmt.Errorf("its SHA-256 is %s, expected was %s", got, c.f.in.SHA256)
 		}
 	}
-	c.f.done = c.f.done || err == io.EOF
-	if err != nil && err != io.EOF {
+	c.f.done = c.f.done || errors.Is(err, io.EOF)
+	if err != nil && !errors.Is(err, io.EOF) {
 		if ctxErr := c.ctx.Err(); ctxErr != nil {
 			err = ctxErr
 		}

@@ -208,7 +208,7 @@ func (m *machine) serve(arg string) (code int, end bool) {
 		_ = srv.Serve(l) // ends by Close below
 	}()
 	<-m.ctx.Done()
-	srv.Close()
+	_ = srv.Close() // it ends with its program
 	<-ended
 	return 0, false
 }

@@ -61,7 +61,7 @@ func Serve(r cell.Runtime, works []string) error {
 	if err != nil {
 		return err
 	}
-	go a.Run(ctx)
+	go func() { _ = a.Run(ctx) }() // if it fails, so does Start
 	for _, arg := range works {
 		var w cell.Work
 		if err := json.Unmarshal([]byte(arg), &w); err != nil {

@@ -219,7 +219,7 @@ func (c *container) nofile() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return 0
 	}
-	return min(uint64(c.meta.Spec.NoFile), uint64(lim.Max))
+	return min(uint64(c.meta.Spec.NoFile), uint64(lim.Max)) //nolint:unconvert // the type differs from system to system
 }
 
 // Attach implements cell.Attacher.

@@ -157,7 +157,7 @@ func (c *copier) content(ctx context.Context, dst, src *os.File, size int64) err
 			return err
 		}
 		_, err := io.CopyN(dst, src, piece) // in the kernel where it can
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -104,8 +104,7 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	r.copies, r.starts = make(gate, width), make(gate, max(8, width))
 	r.closing, r.close = context.WithCancel(context.Background())
 	if err := r.load(ctx); err != nil {
-		r.Close()
-		return nil, err
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
@@ -200,7 +199,7 @@ func (r *Runtime) Capacity(context.Context) (cell.Resources, error) {
 		if err := unix.Statfs(r.dir, &st); err != nil {
 			return res, fmt.Errorf("disk of %s: %w; set Config.Disk", r.dir, err)
 		}
-		res.Disk = int64(st.Blocks) * int64(st.Bsize)
+		res.Disk = int64(st.Blocks) * int64(st.Bsize) //nolint:unconvert // the types differ from system to system
 	}
 	return res, nil
 }
