@@ -129,6 +129,20 @@ func (j *job) save(ctx context.Context) *fail {
 func (j *job) saveAfterFailure() {
 	ctx, cancel := j.cleanup()
 	defer cancel()
+	left := make(chan struct{})
+	watched := make(chan struct{})
+	go func() { // the work's own context may have ended: that was the failure
+		defer close(watched)
+		select {
+		case <-j.stop:
+			cancel()
+		case <-left:
+		}
+	}()
+	defer func() {
+		close(left)
+		<-watched
+	}()
 	for _, o := range j.work.Outputs {
 		if !o.OnFailure {
 			continue
