@@ -56,6 +56,10 @@ type Config struct {
 	CellID string
 	// MaxPackage is the largest sum of uncompressed file sizes; 0: 1 GiB.
 	MaxPackage int64
+	// MinMatch and MaxMatch bound, both exclusively, the sizes of files that are looked for
+	// among those of earlier packages, in bytes. 0: Cloud Foundry's 64 KiB and 512 MiB;
+	// negative: no bound.
+	MinMatch, MaxMatch int64
 	// StagingTimeout is for a whole staging; 0: 15 minutes.
 	StagingTimeout time.Duration
 	// Keep is how many packages and droplets of an app are kept beside the current one; 0: 5.
@@ -110,7 +114,7 @@ func New(c Config) (*Platform, error) {
 	if p.catalog, err = catalog.New(catalog.Config{DB: db, Store: p.blobs, Now: p.now, NewID: p.newID}); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
-	if p.matcher, err = resourcematch.New(resourcematch.Config{Catalog: p.catalog, Store: p.blobs, MaxPackage: c.MaxPackage}); err != nil {
+	if p.matcher, err = resourcematch.New(resourcematch.Config{Catalog: p.catalog, MaxPackage: c.MaxPackage, MinSize: c.MinMatch, MaxSize: c.MaxMatch}); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
 	if err := p.compose(); err != nil {
