@@ -118,7 +118,7 @@ func TestTheNextRunClearsUpAfterOneThatWasKilled(t *testing.T) {
 	require.NoError(t, next.Wait())
 	assert.FileExists(t, out)
 	assert.Zero(t, running())
-	folders, err := filepath.Glob(filepath.Join(temp, "*", "*"))
+	folders, err := filepath.Glob(filepath.Join(temp, "*", "run-*"))
 	require.NoError(t, err)
 	assert.Empty(t, folders)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
-	"github.com/dewpoint-go/dewpoint/cell/process"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/resourcematch"
 	"github.com/dewpoint-go/dewpoint/staging"
@@ -36,16 +35,12 @@ func stage(ctx context.Context, o options, out func(logs.Line)) (staging.Result,
 		return staging.Result{}, err
 	}
 	defer func() { _ = files.Close() }()
-	work, clean, err := workFolder(ctx)
+	work, runtime, clean, err := workFolder(ctx)
 	if err != nil {
 		return staging.Result{}, err
 	}
 	defer clean()
 	runner, err := buildpacks(o, work)
-	if err != nil {
-		return staging.Result{}, err
-	}
-	runtime, err := process.New(ctx, process.Config{Dir: filepath.Join(work, "cell")})
 	if err != nil {
 		return staging.Result{}, err
 	}
