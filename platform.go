@@ -226,7 +226,7 @@ func (p *Platform) Run(ctx context.Context) error {
 	if again {
 		return errors.New("dewpoint: Run was called twice; make a new Platform")
 	}
-	defer p.db.Close()
+	defer p.db.Close() //nolint:contextcheck // what is being written is written to its end
 	if err := p.recover(ctx); err != nil {
 		return fmt.Errorf("dewpoint: tidy up after the last run: %w", err)
 	}

@@ -70,8 +70,6 @@ type PushResult struct {
 	// Files and Bytes of the app, and how many of them were here already and not stored again.
 	Files, KnownFiles int
 	Bytes, KnownBytes int64
-	// SmallFiles are too small to be matched (64 KiB or less): they are stored each time.
-	SmallFiles int
 	// CacheUsed tells that staging was given the build cache of an earlier one.
 	CacheUsed bool
 	// Steps tells how long each took, in order.

@@ -9,10 +9,12 @@ import (
 	"github.com/dewpoint-go/dewpoint/lrp"
 )
 
-// instanceSet is the running instances as Scheduler.Watch tells them.
+// instanceSet is the running instances as the scheduler's Watch tells them.
 type instanceSet struct {
 	mu  sync.Mutex
 	set map[instanceKey]lrp.Instance
+	// next is what is being told from the beginning; it takes set's place when that is whole.
+	next map[instanceKey]lrp.Instance
 }
 
 type instanceKey struct {
@@ -20,26 +22,34 @@ type instanceKey struct {
 	index int
 }
 
-func newInstanceSet() *instanceSet { return &instanceSet{set: map[instanceKey]lrp.Instance{}} }
+func newInstanceSet() *instanceSet { return &instanceSet{} }
 
-func (s *instanceSet) apply(e lrp.Event) {
-	if e.Synced {
-		return
-	}
+// begin says that all is told from the beginning.
+func (s *instanceSet) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := instanceKey{e.Instance.LRP, e.Instance.Index}
-	if e.Gone || e.Instance.State != lrp.Running {
-		delete(s.set, k)
-		return
-	}
-	s.set[k] = e.Instance
+	s.next = map[instanceKey]lrp.Instance{}
 }
 
-func (s *instanceSet) reset() {
+// apply takes an event in, and tells whether list may have another answer now.
+func (s *instanceSet) apply(e lrp.Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.set)
+	if e.Synced {
+		s.set, s.next = s.next, nil
+		return true
+	}
+	into := s.set
+	if s.next != nil {
+		into = s.next
+	}
+	k := instanceKey{e.Instance.LRP, e.Instance.Index}
+	if e.Gone || e.Instance.State != lrp.Running {
+		delete(into, k)
+	} else {
+		into[k] = e.Instance
+	}
+	return s.next == nil
 }
 
 func (s *instanceSet) list() []lrp.Instance {

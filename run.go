@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -197,7 +198,7 @@ func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, err
 		}
 	}()
 	mine := a.lrps()
-	for e, err := range p.sched.Watch(ctx, 0) {
+	for e, err := range p.watch(ctx, func() {}) {
 		if err != nil {
 			return nil, err
 		}
@@ -235,37 +236,70 @@ func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, err
 	return nil, fmt.Errorf("waiting for instances of %s: %w", a.Name, context.Cause(ctx))
 }
 
-// pumpRoutes keeps the router's table as routes and instances are.
-func (p *Platform) pumpRoutes(ctx context.Context) error {
-	events := make(chan struct{}, 1)
-	watchEnded := make(chan struct{})
-	running := newInstanceSet()
-	go func() {
-		defer close(watchEnded)
-		var rev uint64
-		for ctx.Err() == nil {
-			for e, err := range p.sched.Watch(ctx, rev) {
-				if err != nil {
-					rev = 0
-					running.reset()
+// watch is the scheduler's Watch that begins anew where changes were missed: then all
+// that is comes again, and a second Synced. begin is called before each beginning.
+func (p *Platform) watch(ctx context.Context, begin func()) iter.Seq2[lrp.Event, error] {
+	return func(yield func(lrp.Event, error) bool) {
+		for {
+			missed := false
+			begin()
+			for e, err := range p.sched.Watch(ctx, 0) {
+				if missed = errors.Is(err, lrp.ErrCompacted); missed {
 					break
 				}
-				rev = e.Rev
-				running.apply(e)
-				select {
-				case events <- struct{}{}:
-				default:
+				if !yield(e, err) || err != nil {
+					return
 				}
+			}
+			if !missed {
+				return
+			}
+		}
+	}
+}
+
+// pumpRoutes keeps the router's table as routes and instances are. Until the cells have
+// told what they run there is none: what an earlier run left may be somebody else's by now.
+func (p *Platform) pumpRoutes(ctx context.Context) error {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil
+	}
+	events := make(chan struct{}, 1)
+	failed := make(chan error, 1)
+	set := newInstanceSet()
+	go func() {
+		defer close(failed)
+		for e, err := range p.watch(ctx, set.begin) {
+			if err != nil {
+				failed <- fmt.Errorf("watch instances: %w", err)
+				return
+			}
+			if !set.apply(e) {
+				continue
+			}
+			select {
+			case events <- struct{}{}:
+			default:
 			}
 		}
 	}()
-	defer func() { <-watchEnded }()
+	defer func() {
+		for range failed { // until the watcher has ended
+		}
+	}()
 	for {
 		changed := p.db.Changed(apps, routes)
-		p.publish(running.list())
+		p.publish(set.list())
 		select {
 		case <-ctx.Done():
 			return nil
+		case err, ok := <-failed:
+			if !ok {
+				return nil
+			}
+			return err
 		case <-changed:
 		case <-events:
 		}

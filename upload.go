@@ -29,11 +29,6 @@ func (u *push) upload(ctx context.Context, files *resourcematch.Files) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range files.Entries {
-		if f.Regular() && f.Size <= resourcematch.DefaultMinSize {
-			u.res.SmallFiles++
-		}
-	}
 	u.res.KnownFiles = len(known)
 	for _, k := range known {
 		u.res.KnownBytes += k.Size

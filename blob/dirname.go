@@ -109,7 +109,8 @@ func (e entry) compare(o entry) int {
 // parseEntry is the reverse of pathOf for one name; false: no name that Dir gives.
 func parseEntry(name string, isDir bool) (entry, bool) {
 	e := entry{name: name, folder: isDir}
-	piece, long := name, false
+	var piece string
+	var long bool
 	if isDir {
 		piece, long = strings.CutSuffix(name, longSuffix)
 	} else {

@@ -75,7 +75,7 @@ func (it *item) read() {
 	it.data = make([]byte, it.size+1)
 	n, err := io.ReadFull(f, it.data)
 	switch {
-	case err != nil && err != io.EOF && err != io.ErrUnexpectedEOF:
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		it.err = err
 	case int64(n) != it.size:
 		it.err = errChanged

@@ -131,7 +131,7 @@ func hashOne(ctx context.Context, it *item, d *digests, buf []byte) error {
 			return err
 		}
 		n, err := r.Read(buf)
-		d.Write(buf[:n])
+		_, _ = d.Write(buf[:n]) // never fails
 		if d.n > it.Size {
 			break // it grows while it is read, or the archive lies: the limit was held against Size
 		}

@@ -152,7 +152,7 @@ func TestBackoffOutlivesARestart(t *testing.T) {
 		time.Sleep(time.Until(crashed.Add(30*time.Second - 1)))
 		synctest.Wait()
 		assert.Equal(t, lrp.Crashed, instances(t, s, "a")[0].State)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		i = instances(t, s, "a")[0]
 		assert.Equal(t, lrp.Running, i.State)

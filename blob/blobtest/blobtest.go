@@ -164,7 +164,7 @@ func bigBlob(t *testing.T, s blob.Store) {
 	const size = 9<<20 + 17
 	data := make([]byte, size)
 	src := rand.NewChaCha8([32]byte{1})
-	src.Read(data)
+	_, _ = src.Read(data)
 	info, err := s.Put(t.Context(), "big", &oddReader{r: bytes.NewReader(data)})
 	if err != nil {
 		t.Fatal(err)

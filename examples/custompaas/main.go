@@ -67,7 +67,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out io.Writer) error {
+func run(ctx context.Context, out io.Writer) (err error) {
 	store := &countingStore{Store: blob.NewMemory()}
 	p, err := dewpoint.New(dewpoint.Config{
 		Blobs:      store,
@@ -83,7 +83,10 @@ func run(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-ended)
+	}()
 
 	res, err := p.Push(ctx, dewpoint.PushRequest{
 		Name:  "site",

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -51,7 +52,7 @@ type config struct {
 }
 
 // run shows it all, and returns what the clients saw.
-func run(ctx context.Context, c config, out io.Writer) (summary, error) {
+func run(ctx context.Context, c config, out io.Writer) (sum summary, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cells := []*machine{newMachine("cell-a", "z1"), newMachine("cell-b", "z2"), newMachine("cell-c", "z3")}
@@ -74,7 +75,7 @@ func run(ctx context.Context, c config, out io.Writer) (summary, error) {
 	defer func() {
 		cancel()
 		for range cap(ended) {
-			<-ended
+			err = errors.Join(err, <-ended)
 		}
 	}()
 	<-s.Ready()
@@ -109,7 +110,7 @@ func run(ctx context.Context, c config, out io.Writer) (summary, error) {
 	}
 	fmt.Fprintf(out, "all instances run again after %v: %s\n", time.Since(begun).Round(10*time.Millisecond), where)
 	l.waitFor(ctx, 500)
-	sum := l.stop()
+	sum = l.stop()
 	sum.inFlight = inFlight
 	fmt.Fprintf(out, "%d requests were answered, %d failed\n", sum.answered, sum.failed)
 	return sum, ctx.Err()

@@ -95,11 +95,8 @@ func (pr *printer) summary(r *dewpoint.PushResult) {
 		fmt.Fprintf(pr.out, "%s: %d of %d instances run\n", p.Type, p.Running(), p.Instances)
 	}
 	spared := "none of the files was here before"
-	switch {
-	case r.KnownFiles > 0:
+	if r.KnownFiles > 0 {
 		spared = fmt.Sprintf("%d of %d files (%s) were here and were not stored again", r.KnownFiles, r.Files, dewpoint.FormatBytes(r.KnownBytes))
-	case r.SmallFiles == r.Files:
-		spared = "nothing, for files up to 64K are stored each time"
 	}
 	cache := "there was no build cache yet"
 	if r.CacheUsed {

@@ -52,7 +52,9 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	_ = server.Shutdown(closing)
-	<-served
+	if serveErr := <-served; err == nil && !errors.Is(serveErr, http.ErrServerClosed) {
+		err = serveErr
+	}
 	if stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) {
 		fmt.Fprintf(out, "Stopping %s, which may take 10 s to end (Ctrl-C again does not wait; the next start ends it then) …\n", name)
 	}); err == nil {
@@ -101,6 +103,7 @@ func platform(ctx context.Context, o *options) (*dewpoint.Platform, error) {
 		Journal:    journal,
 		Buildpacks: runner,
 		Domain:     "localhost",
+		MinMatch:   -1, // files of any size need not be stored again
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 }

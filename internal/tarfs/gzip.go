@@ -34,7 +34,7 @@ func (g *gunzip) Read(p []byte) (int, error) {
 		}
 		n, err := g.zr.Read(p)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			g.err = g.next()
 		case err != nil:
 			g.err = gzipError(err)

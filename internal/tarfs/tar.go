@@ -22,7 +22,7 @@ func (t *tree) tar(r io.Reader) error {
 	tr := tar.NewReader(m)
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return m.end()
 		}
 		if err != nil {
@@ -98,7 +98,7 @@ func (m *meter) Read(p []byte) (int, error) {
 		m.zeros = 0
 	}
 	m.zeros += n - tail
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		m.eof = true
 		if n > 0 {
 			err = nil
@@ -118,7 +118,7 @@ func (m *meter) end() error {
 		if m.zeros < n {
 			return refuse("", "there is trailing garbage after the end mark")
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -147,7 +147,7 @@ func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limi
 	src := &source{ctx: ctx, r: r}
 	br := bufio.NewReaderSize(src, 64<<10)
 	head, err := br.Peek(4)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return Stats{}, explain(l, src, err)
 	}
 	switch {
@@ -155,7 +155,7 @@ func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limi
 		err = refuse("", "it is empty")
 	case len(head) >= 2 && string(head[:2]) == "\x1f\x8b":
 		g := newGunzip(br)
-		defer g.Close()
+		defer func() { _ = g.Close() }()
 		return unpack(ctx, root, dir, l, src, func(t *tree) error { return t.tar(g) })
 	case isZip(head):
 		return spoolZip(ctx, root, dir, src, br, asGiven)
@@ -240,7 +240,7 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err

@@ -123,7 +123,7 @@ func (z *zipReader) Read(p []byte) (int, error) {
 	}
 	z.left -= int64(n)
 	z.sum.Write(p[:n])
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = z.end()
 	}
 	if err != nil {
@@ -153,7 +153,7 @@ func (z *zipReader) explain(err error) error {
 	var corrupt flate.CorruptInputError
 	var e *EntryError
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return err
 	case z.src.err != nil:
 		return fmt.Errorf("read archive: %w", z.src.err)

@@ -96,7 +96,7 @@ func (p *zipParser) parse(size int64) error {
 }
 
 func cut(err error) error {
-	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &EntryError{Reason: "it is cut short", Err: io.ErrUnexpectedEOF}
 	}
 	return err
