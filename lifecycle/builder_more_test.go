@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
 // The processes of launch.yml files and a Procfile are merged: two buildpacks, of which the last releases web: R.
@@ -124,9 +126,7 @@ func TestBuilderFetchesZip(t *testing.T) {
 
 func TestBuilderClones(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git")
-	}
+	needs.Tool(t, "git")
 	repo := filepath.Join(t.TempDir(), "repo")
 	require.NoError(t, os.CopyFS(repo, os.DirFS("testdata/buildpacks/always-detects")))
 	git := func(args ...string) {
@@ -156,9 +156,7 @@ func TestBuilderClones(t *testing.T) {
 // A full hash is no branch: the whole repository is cloned then.
 func TestBuilderClonesCommit(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git")
-	}
+	needs.Tool(t, "git")
 	repo := filepath.Join(t.TempDir(), "repo")
 	require.NoError(t, os.CopyFS(repo, os.DirFS("testdata/buildpacks/always-detects")))
 	git := func(args ...string) string {

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
@@ -332,9 +333,7 @@ func TestZips(t *testing.T) {
 
 func TestGit(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git here")
-	}
+	needs.Tool(t, "git")
 	base := []string{"PATH=" + os.Getenv("PATH")}
 	dir := folder(t, map[string]string{"bin/detect": "main"})
 	git := func(args ...string) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 	"github.com/dewpoint-go/dewpoint/staging/stagingtest"
@@ -60,9 +61,7 @@ func TestZipURLWithDigest(t *testing.T) {
 // A commit is no branch: all is cloned then.
 func TestGitCommit(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git here")
-	}
+	needs.Tool(t, "git")
 	base := []string{"PATH=" + os.Getenv("PATH")}
 	dir := folder(t, map[string]string{"bin/detect": "one"})
 	git := func(args ...string) string {
@@ -95,9 +94,7 @@ func TestGitCommit(t *testing.T) {
 // git leaves the network to a child, which must not outlive the staging that wanted it.
 func TestCancelEndsAClone(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git here")
-	}
+	needs.Tool(t, "git")
 	asked, hungUp := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
