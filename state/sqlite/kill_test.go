@@ -117,7 +117,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	first := bufio.NewScanner(out)
 	assert.True(t, first.Scan())
 	_, err = sqlite.Open(t.Context(), path)
-	assert.ErrorContains(t, err, "is another program using it")
+	assert.ErrorContains(t, err, "another program uses it")
 	assert.NoError(t, cmd.Process.Kill())
 	for first.Scan() { // to the end of the program
 	}

@@ -16,7 +16,7 @@ import (
 	"os"
 	"path/filepath"
 
-	_ "modernc.org/sqlite" // the driver, called "sqlite"
+	"modernc.org/sqlite" // the driver, called "sqlite"
 
 	"github.com/dewpoint-go/dewpoint/state"
 )
@@ -60,9 +60,30 @@ func Open(ctx context.Context, path string) (*Journal, error) {
 	j := &Journal{path: path, db: db}
 	if err := j.prepare(ctx); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("open journal %s: %w; is another program using it, or may you not write there?", path, err)
+		return nil, fmt.Errorf("open journal %s: %w; %s", path, err, cure(err))
 	}
 	return j, nil
+}
+
+// cure says what to do about a file that cannot be a journal, by SQLite's result code
+// (sqlite.org/rescode.html).
+func cure(err error) string {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
+			return "another program uses it: end that one, or choose another file"
+		case 13: // SQLITE_FULL
+			return "its disk is full: make room"
+		case 10: // SQLITE_IOERR, which a full disk can be, too
+			return "its disk may be full, or broken"
+		case 11, 26: // SQLITE_CORRUPT, SQLITE_NOTADB
+			return "it is damaged, or something else: move it away, or choose another file"
+		case 8, 14: // SQLITE_READONLY, SQLITE_CANTOPEN
+			return "let this user write to it and to its folder, or choose another file"
+		}
+	}
+	return "is another program using it, or may you not write there?"
 }
 
 // create makes the file if it is not there. Rows have passwords in them: it, and the log that
