@@ -1,17 +1,15 @@
 package cell
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/logs"
 )
 
-// maxLine is where a line that is longer is split, in bytes.
-const maxLine = 64 << 10
+// maxLine is where a line that is longer is split, in bytes: where Cloud Foundry splits.
+const maxLine = 60 << 10
 
 // lineCost is what a line takes apart from its text.
 const lineCost = 128
@@ -21,6 +19,7 @@ const lineCost = 128
 // Position of a line is its number, from 1.
 type logBuffer struct {
 	maxLines, maxBytes int
+	rate               lineRate
 
 	mu      sync.Mutex // guards what follows
 	lines   []logs.Line
@@ -103,12 +102,12 @@ func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(log
 		batch, lost, wake := b.after(reader, from)
 		if lost > 0 {
 			from += logs.Position(lost)
-			at := time.Time{}
-			var app string
+			gap := logs.Gap("", lost, from, time.Time{})
 			if len(batch) > 0 {
-				at, app = batch[0].Time, batch[0].App
+				l := batch[0]
+				gap.App, gap.Index, gap.Instance, gap.Time = l.App, l.Index, l.Instance, l.Time
 			}
-			if !yield(logs.Line{App: app, Source: "LOGS", Time: at, Text: fmt.Sprintf("%d lines are missing here: they are no longer kept", lost), Pos: from}, nil) {
+			if ctx.Err() != nil || !yield(gap, nil) {
 				return
 			}
 		}
@@ -167,55 +166,4 @@ func (b *logBuffer) leave(reader *logs.Position) {
 	defer b.mu.Unlock()
 	delete(b.readers, reader)
 	b.trim()
-}
-
-// lineWriter cuts a stream into lines.
-type lineWriter struct {
-	mu   sync.Mutex
-	part []byte
-	at   time.Time // when the newest came; zero: now
-	add  func(at time.Time, text string)
-}
-
-var _ Stamper = (*lineWriter)(nil)
-
-func (w *lineWriter) Write(p []byte) (int, error) { return w.Stamp(time.Time{}, p) }
-
-func (w *lineWriter) Stamp(at time.Time, p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.at = at
-	n := len(p)
-	for len(p) > 0 {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			w.hold(p)
-			break
-		}
-		w.hold(p[:i])
-		w.add(w.at, string(w.part))
-		w.part = w.part[:0]
-		p = p[i+1:]
-	}
-	return n, nil
-}
-
-// hold keeps the beginning of a line; what is longer than maxLine goes out in pieces.
-func (w *lineWriter) hold(p []byte) {
-	for len(w.part)+len(p) > maxLine {
-		n := maxLine - len(w.part)
-		w.add(w.at, string(append(w.part, p[:n]...)))
-		w.part, p = w.part[:0], p[n:]
-	}
-	w.part = append(w.part, p...)
-}
-
-// flush gives out a last line that has no line feed.
-func (w *lineWriter) flush() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.part) > 0 {
-		w.add(w.at, string(w.part))
-		w.part = w.part[:0]
-	}
 }
