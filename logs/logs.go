@@ -91,7 +91,8 @@ type Position uint64
 // The conformance suite is logstest.Run.
 type Store interface {
 	// Append takes a line in. Lines of one caller keep their order. The Store sets Pos. A line
-	// that can't be kept is lost; the next reader is told so.
+	// that can't be kept is lost; the next reader is told so. An app's own lines don't push out
+	// those of its staging (Source "STG"), which its user asks for later.
 	Append(line Line)
 	// Read yields the lines of an app that come after from and are kept when it begins, oldest
 	// first. With follow it goes on with each line that comes, and waits for more until ctx ends

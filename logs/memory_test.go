@@ -24,6 +24,13 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+func TestMemoryFaults(t *testing.T) {
+	t.Parallel()
+	logstest.RunFaults(t, func(_ *testing.T, fault func(op, app string) error) logs.Store {
+		return logs.NewMemory(logs.MemoryConfig{Fault: fault})
+	})
+}
+
 func say(m *logs.Memory, app string, n int, text string) {
 	for i := range n {
 		m.Append(logs.Line{App: app, Text: fmt.Sprint(i, text)})
@@ -160,24 +167,4 @@ func ExampleMemory() {
 	// STG Downloading buildpack
 	// APP/PROC/WEB listening
 	// RTR GET / 200
-}
-
-func BenchmarkAppend(b *testing.B) {
-	m := logs.NewMemory(logs.MemoryConfig{})
-	ctx, cancel := context.WithCancel(context.Background())
-	read := make(chan int)
-	go func() {
-		n := 0
-		for range m.Read(ctx, "a", 0, true) {
-			n++
-		}
-		read <- n
-	}()
-	b.ReportAllocs()
-	for b.Loop() {
-		m.Append(logs.Line{App: "a", Source: "APP/PROC/WEB", Text: "GET /some/path HTTP/1.1 200 12 ms"})
-	}
-	b.StopTimer()
-	cancel()
-	<-read
 }

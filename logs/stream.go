@@ -39,8 +39,9 @@ func share(kind int, of int64) int64 {
 }
 
 // What is counted, in bytes: slotBytes for each line that a chunk has room for, and chunkBytes for
-// the chunk.
+// the chunk; nameBytes for the place of a name beside its bytes.
 const (
+	nameBytes  = 64
 	slotBytes  = 120
 	chunkBytes = 64
 	chunkLines = 68 // fill 8 KiB
@@ -79,6 +80,7 @@ type chunk struct {
 	lines []Line // below its length it never changes: readers hold parts of it
 	text  int64
 	bytes int64
+	named bool // new names are counted here
 }
 
 func newStream(app string, base Position) *stream {
@@ -121,7 +123,7 @@ func (s *stream) name(v string) (string, int64) {
 	}
 	v = strings.Clone(v)
 	s.names[v] = v
-	return v, roundUp(len(v))
+	return v, nameBytes + roundUp(len(v))
 }
 
 // add puts a line into a ring. It takes at most so many bytes.
@@ -147,6 +149,7 @@ func (s *stream) add(r *ring, l Line, most, chunkText int64) {
 		r.bytes += c.bytes
 	}
 	c.lines = append(c.lines, l)
+	c.named = c.named || source+instance > 0
 	c.text += size
 	c.bytes += size
 	r.bytes += size
@@ -200,6 +203,9 @@ func (r *ring) dropChunk() {
 	r.n -= len(c.lines) - r.skip
 	r.bytes -= c.bytes
 	r.skip = 0
+	if c.named { // they are counted anew where they come again
+		r.s.names = nil
+	}
 	r.chunks[0] = nil
 	r.chunks = r.chunks[1:]
 	if len(r.chunks) == 0 {
