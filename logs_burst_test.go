@@ -115,8 +115,14 @@ func TestABurstArrivesWhole(t *testing.T) {
 }
 
 // BenchmarkLines is how many lines come from the processes of 20 instances on one cell through its agent
-// and the scheduler into the store, and from there to one who follows.
+// and the scheduler into the store, and from there to one who follows: as fast as it goes, where
+// the follower gets what the processors have left, and at 200,000 lines a second.
 func BenchmarkLines(b *testing.B) {
+	b.Run("flood", func(b *testing.B) { benchmarkLines(b, 0) })
+	b.Run("200k", func(b *testing.B) { benchmarkLines(b, 10*time.Millisecond) })
+}
+
+func benchmarkLines(b *testing.B, pace time.Duration) {
 	const instances = 20
 	each := max(1, b.N/instances)
 	line := []byte("GET /some/path HTTP/1.1 200 12 ms from 10.0.0.1 in the middle of the night\n")
@@ -127,7 +133,11 @@ func BenchmarkLines(b *testing.B) {
 			case <-start:
 			case <-ctx.Done():
 			}
-			for range each {
+			begin := time.Now()
+			for i := range each {
+				if i%100 == 0 && pace > 0 { // behind time: no wait
+					<-time.After(time.Until(begin.Add(time.Duration(i/100) * pace)))
+				}
 				_, _ = p.Stdout.Write(line)
 			}
 			<-ctx.Done()
