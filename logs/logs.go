@@ -98,7 +98,9 @@ type Store interface {
 	// first. With follow it goes on with each line that comes, and waits for more until ctx ends
 	// (which is the end, not an error). Where lines after from are no longer kept, a [Gap] that says
 	// how many are missing stands in their place. An app that is not known has no lines yet:
-	// that is no error. After an error nothing follows; what was read last is where to go on.
+	// that is no error. A Position that is beyond the newest line comes from another stream, such as
+	// that before a restart, and means the beginning. After an error nothing follows; what was read
+	// last is where to go on.
 	Read(ctx context.Context, app string, from Position, follow bool) iter.Seq2[Line, error]
 	// Tail returns at most n of the newest lines of an app that are kept, oldest first.
 	Tail(app string, n int) []Line

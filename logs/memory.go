@@ -191,9 +191,12 @@ func (m *Memory) victim(spare *[kinds]bool) *ring {
 // Read yields the lines of an app. A reader that is slower than the app finds a gap.
 func (m *Memory) Read(ctx context.Context, app string, from Position, follow bool) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
-		from, end := from, Position(math.MaxUint64)
-		if !follow {
-			end = m.newest(app)
+		from, end := from, m.newest(app)
+		if from > end {
+			from = 0
+		}
+		if follow {
+			end = math.MaxUint64
 		}
 		for from < end && ctx.Err() == nil {
 			if err := m.fault("read", app); err != nil {

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) logs.Store) {
 		{"ReadEndsThoughTheAppGoesOn", testReadEnds},
 		{"Tail", testTail},
 		{"Drop", testDrop},
+		{"PositionOfAnotherStream", testForeign},
 		{"SourcesKeepTheirOrder", testSources},
 		{"LongLinesAreWhole", testLong},
 		{"LinesAndGapsAreAll", testGaps},

@@ -142,6 +142,21 @@ func testStaging(t *testing.T, s logs.Store) {
 	}
 }
 
+// testForeign holds that who comes with a Position of a stream that is gone waits for nothing.
+func testForeign(t *testing.T, s logs.Store) {
+	const foreign = logs.Position(1) << 62
+	wantTexts(t, read(t, s, "a", foreign))
+	say(s, "a", 0, 3)
+	wantTexts(t, read(t, s, "a", foreign), "0", "1", "2")
+	wantTexts(t, read(t, s, "a", s.Tail("a", 1)[0].Pos))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines := follow(ctx, t, s, "a", foreign)
+	expect(t, lines, "0", "1", "2")
+	say(s, "a", 3, 4)
+	expect(t, lines, "3")
+}
+
 // testSources holds that lines of all sources come in the order in which they were said.
 func testSources(t *testing.T, s logs.Store) {
 	sources := []string{"API", "STG", "STG", "CELL", "APP/PROC/WEB", "RTR", "APP/PROC/WEB", "HEALTH", "LOGS", ""}
