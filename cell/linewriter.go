@@ -62,10 +62,6 @@ func (w *lineWriter) end(with byte) {
 	w.cr = crNone
 	empty := len(w.part) == 0
 	switch {
-	case empty && w.more: // the last piece has gone out already
-		if with == '\r' {
-			w.cr = crEnded
-		}
 	case with == '\n' && empty && before == crEnded:
 	case with == '\r' && empty:
 		w.cr = crBlank
@@ -75,7 +71,6 @@ func (w *lineWriter) end(with byte) {
 	default:
 		w.out()
 	}
-	w.more = false
 }
 
 func (w *lineWriter) out() {
@@ -95,7 +90,6 @@ func (w *lineWriter) hold(p []byte) {
 		cut := whole(w.part, p[0])
 		w.add(w.at, string(w.part[:cut]))
 		w.part = w.part[:copy(w.part, w.part[cut:])]
-		w.more = true
 	}
 	w.part = append(w.part, p...)
 }
@@ -124,5 +118,5 @@ func (w *lineWriter) flush() {
 	if len(w.part) > 0 {
 		w.out()
 	}
-	w.more, w.cr = false, crNone
+	w.cr = crNone
 }
