@@ -16,7 +16,6 @@ type lineWriter struct {
 	mu   sync.Mutex
 	part []byte
 	at   time.Time // when the newest came; zero: now
-	more bool      // a piece of the line has gone out
 	cr   crState
 	add  func(at time.Time, text string)
 }
