@@ -52,6 +52,10 @@ type AgentConfig struct {
 	// LogLines is how many lines of one work are kept after they were read; those that were not
 	// are kept, too. LogBytes bounds both. 0: 20,000 lines, 64 MiB.
 	LogLines, LogBytes int
+	// LogLinesPerSecond is how many lines one instance may print in a second, and at once. What
+	// comes above is dropped for a second, which is said once, in Cloud Foundry's words. Staging is not limited.
+	// 0: no limit. Spec.LogRate limits bytes.
+	LogLinesPerSecond int
 }
 
 // Agent is the [Cell] over a [Runtime]. It starts nothing until Run, and calls that need

@@ -109,7 +109,7 @@ func (x *execution) add(p Process, id, source string) {
 	}
 	proc := &process{Process: p, source: source}
 	for i, stderr := range []bool{false, true} {
-		proc.out[i] = &lineWriter{add: func(at time.Time, text string) { x.j.lineAt(at, source, stderr, text) }}
+		proc.out[i] = &lineWriter{add: func(at time.Time, text string) { x.j.output(at, source, stderr, text) }}
 	}
 	x.procs = append(x.procs, proc)
 }

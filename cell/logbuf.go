@@ -1,30 +1,35 @@
 package cell
 
 import (
-	"bytes"
 	"context"
-	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/logs"
 )
 
-// maxLine is where a line that is longer is split, in bytes.
-const maxLine = 64 << 10
+// maxLine is where a line that is longer is split, in bytes: where Cloud Foundry splits.
+const maxLine = 60 << 10
 
 // lineCost is what a line takes apart from its text.
 const lineCost = 128
+
+// chunkLines is how many lines a chunk has.
+const chunkLines = 64
 
 // logBuffer keeps lines of one work: the newest maxLines, and older ones that were not read
 // yet, all in all at most maxBytes. So a reader that is slow, or comes late, loses nothing to a burst. The
 // Position of a line is its number, from 1.
 type logBuffer struct {
 	maxLines, maxBytes int
+	rate               lineRate
 
-	mu      sync.Mutex // guards what follows
-	lines   []logs.Line
-	head    int // index of the oldest kept line: those before are dropped in bulk
+	mu sync.Mutex // guards what follows
+	// chunks hold chunkLines lines each, but for the newest one. What is below the length of one
+	// never changes: readers hold parts of it. Its memory is free when all of its lines are gone.
+	chunks  [][]logs.Line
+	head    int // lines of chunks[0] that are gone
 	bytes   int
 	last    logs.Position
 	taken   logs.Position               // the furthest that was ever read
@@ -34,17 +39,47 @@ type logBuffer struct {
 }
 
 func (b *logBuffer) add(l logs.Line) {
+	if wake := b.put(l); wake != nil {
+		close(wake)
+	}
+}
+
+// put adds a line, and returns what to close.
+func (b *logBuffer) put(l logs.Line) (wake chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return
+		return nil
 	}
 	b.last++
 	l.Pos = b.last
-	b.lines = append(b.lines, l)
+	n := len(b.chunks)
+	if n == 0 || len(b.chunks[n-1]) == chunkLines {
+		b.chunks = append(b.chunks, nil) // the first lines of a work make small ones
+		if n++; n > 1 {
+			b.chunks[n-1] = make([]logs.Line, 0, chunkLines)
+		}
+	}
+	b.chunks[n-1] = append(b.chunks[n-1], l)
 	b.bytes += len(l.Text) + lineCost
 	b.trim()
-	b.signal()
+	wake, b.wake = b.wake, nil
+	return wake
+}
+
+// kept is how many lines there are; b.mu is held.
+func (b *logBuffer) kept() int {
+	n := len(b.chunks)
+	if n == 0 {
+		return 0
+	}
+	return (n-1)*chunkLines + len(b.chunks[n-1]) - b.head
+}
+
+// from returns the kept lines from one on, as far as they are in one chunk; b.mu is held.
+func (b *logBuffer) from(i int) []logs.Line {
+	i += b.head
+	return slices.Clip(b.chunks[i/chunkLines][i%chunkLines:])
 }
 
 // trim drops lines; b.mu is held.
@@ -53,24 +88,15 @@ func (b *logBuffer) trim() {
 	for r := range b.readers {
 		read = min(read, *r)
 	}
-	kept := len(b.lines) - b.head
+	kept := b.kept()
 	oldest := b.last - logs.Position(kept) + 1
 	for ; kept > 1 && (b.bytes > b.maxBytes || kept > b.maxLines && oldest <= read); kept-- {
-		b.bytes -= len(b.lines[b.head].Text) + lineCost
-		b.lines[b.head] = logs.Line{}
-		b.head++
+		b.bytes -= len(b.chunks[0][b.head].Text) + lineCost
 		oldest++
-	}
-	if b.head > 1024 && b.head > len(b.lines)/2 {
-		b.lines = append([]logs.Line(nil), b.lines[b.head:]...)
-		b.head = 0
-	}
-}
-
-func (b *logBuffer) signal() {
-	if b.wake != nil {
-		close(b.wake)
-		b.wake = nil
+		if b.head++; b.head == chunkLines {
+			b.head, b.chunks[0] = 0, nil
+			b.chunks = b.chunks[1:]
+		}
 	}
 }
 
@@ -79,18 +105,22 @@ func (b *logBuffer) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	b.signal()
+	if b.wake != nil {
+		close(b.wake)
+		b.wake = nil
+	}
 }
 
 // tail returns up to n of the newest texts, each cut at 4 KiB.
 func (b *logBuffer) tail(n int) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	kept := b.lines[b.head:]
-	kept = kept[max(0, len(kept)-n):]
-	all := make([]string, len(kept))
-	for i, l := range kept {
-		all[i] = l.Text[:min(len(l.Text), 4096)]
+	var all []string
+	for i := max(0, b.kept()-n); i < b.kept(); {
+		for _, l := range b.from(i) {
+			all = append(all, l.Text[:min(len(l.Text), 4096)])
+			i++
+		}
 	}
 	return all
 }
@@ -103,12 +133,12 @@ func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(log
 		batch, lost, wake := b.after(reader, from)
 		if lost > 0 {
 			from += logs.Position(lost)
-			at := time.Time{}
-			var app string
+			gap := logs.Gap("", lost, from, time.Time{})
 			if len(batch) > 0 {
-				at, app = batch[0].Time, batch[0].App
+				l := batch[0]
+				gap.App, gap.Index, gap.Instance, gap.Time = l.App, l.Index, l.Instance, l.Time
 			}
-			if !yield(logs.Line{App: app, Source: "LOGS", Time: at, Text: fmt.Sprintf("%d lines are missing here: they are no longer kept", lost), Pos: from}, nil) {
+			if ctx.Err() != nil || !yield(gap, nil) {
 				return
 			}
 		}
@@ -143,14 +173,13 @@ func (b *logBuffer) after(reader *logs.Position, from logs.Position) (batch []lo
 	b.readers[reader], *reader = struct{}{}, from
 	b.taken = max(b.taken, min(from, b.last))
 	b.trim()
-	first := b.last - logs.Position(len(b.lines)-b.head) // Pos before the oldest kept
+	first := b.last - logs.Position(b.kept()) // Pos before the oldest kept
 	if from < first {
 		lost = uint64(first - from)
 		from = first
 	}
 	if from < b.last {
-		kept := b.lines[b.head+int(from-first):]
-		return append([]logs.Line(nil), kept[:min(len(kept), 512)]...), lost, nil
+		return b.from(int(from - first)), lost, nil
 	}
 	if b.closed {
 		return nil, lost, nil
@@ -167,55 +196,4 @@ func (b *logBuffer) leave(reader *logs.Position) {
 	defer b.mu.Unlock()
 	delete(b.readers, reader)
 	b.trim()
-}
-
-// lineWriter cuts a stream into lines.
-type lineWriter struct {
-	mu   sync.Mutex
-	part []byte
-	at   time.Time // when the newest came; zero: now
-	add  func(at time.Time, text string)
-}
-
-var _ Stamper = (*lineWriter)(nil)
-
-func (w *lineWriter) Write(p []byte) (int, error) { return w.Stamp(time.Time{}, p) }
-
-func (w *lineWriter) Stamp(at time.Time, p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.at = at
-	n := len(p)
-	for len(p) > 0 {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			w.hold(p)
-			break
-		}
-		w.hold(p[:i])
-		w.add(w.at, string(w.part))
-		w.part = w.part[:0]
-		p = p[i+1:]
-	}
-	return n, nil
-}
-
-// hold keeps the beginning of a line; what is longer than maxLine goes out in pieces.
-func (w *lineWriter) hold(p []byte) {
-	for len(w.part)+len(p) > maxLine {
-		n := maxLine - len(w.part)
-		w.add(w.at, string(append(w.part, p[:n]...)))
-		w.part, p = w.part[:0], p[n:]
-	}
-	w.part = append(w.part, p...)
-}
-
-// flush gives out a last line that has no line feed.
-func (w *lineWriter) flush() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.part) > 0 {
-		w.add(w.at, string(w.part))
-		w.part = w.part[:0]
-	}
 }

@@ -38,7 +38,10 @@ type Spec struct {
 	CPU    int    `json:"cpu,omitempty"`    // weight, 1 to 100
 	PIDs   int    `json:"pids,omitempty"`
 	NoFile int    `json:"nofile,omitempty"`
-	User   string `json:"user,omitempty"` // "" is the Runtime's default
+	// LogRate is how many bytes of output an instance may print in a second, and at once; what
+	// comes above is dropped for a second, which is said once. 0: no limit; negative: nothing is kept.
+	LogRate int64  `json:"logRate,omitempty"`
+	User    string `json:"user,omitempty"` // "" is the Runtime's default
 	// Ports to reach from outside, in the container's own numbers.
 	Ports []int `json:"ports,omitempty"`
 	// Isolation is the least level that will do; "" takes any.

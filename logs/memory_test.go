@@ -24,6 +24,13 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+func TestMemoryFaults(t *testing.T) {
+	t.Parallel()
+	logstest.RunFaults(t, func(_ *testing.T, fault func(op, app string) error) logs.Store {
+		return logs.NewMemory(logs.MemoryConfig{Fault: fault})
+	})
+}
+
 func say(m *logs.Memory, app string, n int, text string) {
 	for i := range n {
 		m.Append(logs.Line{App: app, Text: fmt.Sprint(i, text)})
@@ -64,19 +71,57 @@ func TestBytesPerApp(t *testing.T) {
 	assert.Len(t, m.Tail("a", 50), 2)
 	m.Append(logs.Line{App: "a", Text: strings.Repeat("y", 5000)})
 	if tail := m.Tail("a", 50); assert.Len(t, tail, 1) {
-		assert.Len(t, tail[0].Text, 840)
+		assert.Len(t, tail[0].Text, 816)
 	}
 }
 
-func TestTotalBytesAreTakenFromTheNoisy(t *testing.T) {
+// The app that has been silent for the longest time pays, and the newest line is always kept.
+func TestTotalBytesAreTakenFromTheSilent(t *testing.T) {
 	t.Parallel()
-	m := logs.NewMemory(logs.MemoryConfig{TotalBytes: 100_000})
-	say(m, "quiet", 10, "")
+	m := logs.NewMemory(logs.MemoryConfig{TotalBytes: 100_000, BytesPerApp: 40_000})
+	for _, app := range []string{"a", "b", "c"} {
+		say(m, app, 100, "")
+	}
+	say(m, "a", 1, " again")
 	say(m, "noisy", 5000, "")
-	assert.Len(t, m.Tail("quiet", 100), 10)
 	kept := len(m.Tail("noisy", 5000))
-	assert.Greater(t, kept, 400)
-	assert.Less(t, kept, 620)
+	assert.Greater(t, kept, 220)
+	assert.Less(t, kept, 300)
+	assert.Len(t, m.Tail("a", 1000), 101, "it spoke after b and c")
+	say(m, "d", 100, "")
+	say(m, "e", 100, "")
+	assert.Empty(t, m.Tail("b", 1000))
+	assert.Equal(t, []string{"LOGS:100 lines are missing here: they are no longer kept"}, lines(m, "b", 0))
+	assert.Len(t, m.Tail("e", 1000), 100)
+}
+
+// What staging said is read back after any flood of the app's own lines, of its crashes, and of other apps.
+func TestStagingIsNotPushedOut(t *testing.T) {
+	t.Parallel()
+	m := logs.NewMemory(logs.MemoryConfig{LinesPerApp: 1000, BytesPerApp: 400_000, TotalBytes: 2_000_000})
+	for i := range 200 {
+		m.Append(logs.Line{App: "a", Source: "STG", Text: fmt.Sprint("stage ", i)})
+	}
+	m.Append(logs.Line{App: "a", Source: "API", Text: "Creating build"})
+	for i := range 20_000 {
+		m.Append(logs.Line{App: "a", Source: "APP/PROC/WEB", Text: fmt.Sprint("flood ", i)})
+	}
+	all := lines(m, "a", 0)
+	assert.Equal(t, "STG:stage 0", all[0])
+	assert.Equal(t, "STG:stage 199", all[199])
+	assert.Equal(t, "API:Creating build", all[200])
+	assert.Contains(t, all[201], "LOGS:")
+	assert.Equal(t, "APP/PROC/WEB:flood 19999", all[len(all)-1])
+	assert.Len(t, all, 1001)
+	for i := range 5000 {
+		m.Append(logs.Line{App: "a", Source: "CELL", Text: fmt.Sprint("crash ", i)})
+	}
+	for i := range 20_000 {
+		m.Append(logs.Line{App: fmt.Sprint("other-", i%40), Source: "APP/PROC/WEB", Text: strings.Repeat("x", 500)})
+	}
+	all = lines(m, "a", 0)
+	assert.Equal(t, "STG:stage 0", all[0])
+	assert.Equal(t, "STG:stage 199", all[199])
 }
 
 func TestFollowAcrossDrop(t *testing.T) {
@@ -122,24 +167,4 @@ func ExampleMemory() {
 	// STG Downloading buildpack
 	// APP/PROC/WEB listening
 	// RTR GET / 200
-}
-
-func BenchmarkAppend(b *testing.B) {
-	m := logs.NewMemory(logs.MemoryConfig{})
-	ctx, cancel := context.WithCancel(context.Background())
-	read := make(chan int)
-	go func() {
-		n := 0
-		for range m.Read(ctx, "a", 0, true) {
-			n++
-		}
-		read <- n
-	}()
-	b.ReportAllocs()
-	for b.Loop() {
-		m.Append(logs.Line{App: "a", Source: "APP/PROC/WEB", Text: "GET /some/path HTTP/1.1 200 12 ms"})
-	}
-	b.StopTimer()
-	cancel()
-	<-read
 }

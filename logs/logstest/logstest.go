@@ -13,7 +13,8 @@ import (
 )
 
 // Run holds a logs.Store to its contract. open returns an empty Store that keeps at least
-// 1,000 lines of 100 bytes for each of 10 apps; it registers its own clean-up.
+// 1,000 lines of 100 bytes for each of 10 apps, 200 of them for staging, and a line of 64 KiB; it
+// registers its own clean-up. [RunFaults] is for Stores that can be made to fail.
 func Run(t *testing.T, open func(t *testing.T) logs.Store) {
 	cases := []struct {
 		name string
@@ -31,8 +32,15 @@ func Run(t *testing.T, open func(t *testing.T) logs.Store) {
 		{"ReadEndsThoughTheAppGoesOn", testReadEnds},
 		{"Tail", testTail},
 		{"Drop", testDrop},
+		{"PositionOfAnotherStream", testForeign},
+		{"SourcesKeepTheirOrder", testSources},
+		{"LongLinesAreWhole", testLong},
+		{"LinesAndGapsAreAll", testGaps},
+		{"StagingIsNotPushedOut", testStaging},
 		{"HangingReaderLosesLinesNobodyElse", testHanging},
 		{"ManyCallers", testMany},
+		{"AThousandFollowers", testFollowers},
+		{"DropMeanwhile", testDropMeanwhile},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
@@ -279,70 +287,4 @@ func testDrop(t *testing.T, s logs.Store) {
 	say(s, "a", 3, 5)
 	wantTexts(t, read(t, s, "a", 0), "3", "4")
 	wantTexts(t, read(t, s, "a", old), "3", "4") // a Position from before the Drop
-}
-
-func testHanging(t *testing.T, s logs.Store) {
-	say(s, "a", 0, 1)
-	const last = 40_000
-	next, said := 0, false
-	for l, err := range s.Read(t.Context(), "a", 0, true) {
-		if err != nil {
-			t.Fatalf("Read: %v", err)
-		}
-		if l.Source == "LOGS" {
-			next = -1
-			continue
-		}
-		if next >= 0 && l.Text != fmt.Sprint(next) {
-			t.Fatalf("line %q comes where %d was next, and no line says that some are missing", l.Text, next)
-		}
-		if _, err := fmt.Sscan(l.Text, &next); err != nil {
-			t.Fatal(err)
-		}
-		next++
-		if !said { // the reader hangs in here; if that held Append up, this would never end
-			say(s, "a", 1, last+1)
-			said = true
-		}
-		if next > last {
-			break
-		}
-	}
-}
-
-func testMany(t *testing.T, s logs.Store) {
-	var wg sync.WaitGroup
-	for g := range 8 {
-		wg.Go(func() {
-			for i := range 100 {
-				s.Append(logs.Line{App: "a", Index: g, Text: fmt.Sprint(i)})
-				s.Append(logs.Line{App: fmt.Sprint("own-", g), Text: fmt.Sprint(i)})
-				s.Tail("a", 3)
-			}
-		})
-		wg.Go(func() {
-			n := 0
-			for _, err := range s.Read(t.Context(), "a", 0, true) {
-				if err != nil {
-					t.Errorf("Read: %v", err)
-				}
-				if n++; n == 800 {
-					break
-				}
-			}
-		})
-	}
-	wg.Wait()
-	next := map[int]int{}
-	for _, l := range read(t, s, "a", 0) {
-		if l.Text != fmt.Sprint(next[l.Index]) {
-			t.Fatalf("caller %d: line %q comes where %d was next", l.Index, l.Text, next[l.Index])
-		}
-		next[l.Index]++
-	}
-	for g := range 8 {
-		if next[g] != 100 {
-			t.Errorf("caller %d: %d lines, want 100", g, next[g])
-		}
-	}
 }
