@@ -40,7 +40,7 @@ func (u *push) run(ctx context.Context) error {
 	for _, pr := range u.res.Processes {
 		running, wanted = running+pr.Running(), wanted+pr.Instances
 	}
-	u.done("%d of %s healthy, and those of web have their route", running, plural(wanted, "instance"))
+	u.done("%d of %d instances are healthy, and those of web have their route", running, wanted)
 	return nil
 }
 

@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
 // What is built once for all tests: the program itself, and the app that it pushes.
@@ -228,6 +230,24 @@ func TestCtrlC(t *testing.T) {
 	}
 }
 
+// The example apps are detected, built with this machine's own tools, and answer. hello-go,
+// which compiles net/http, is what CI runs as the main job.
+func TestTheExampleAppsRun(t *testing.T) {
+	t.Parallel()
+	for app, tool := range map[string]string{"hello-java": "javac", "hello-python": "python3", "hello-node": "node", "hello-static": "python3"} {
+		t.Run(app, func(t *testing.T) {
+			t.Parallel()
+			needs.Tool(t, tool)
+			data := t.TempDir()
+			status, stdout, stderr := pushed(t, "-data", data, "-app", "../apps/"+app, "-buildpacks", "../buildpacks", "-once")
+			require.Equal(t, 0, status, "%s%s", stdout, stderr)
+			assert.Contains(t, strings.ToLower(stdout), "buildpack "+strings.TrimPrefix(app, "hello-"))
+			assert.Contains(t, stdout, "200 OK")
+			nothingLeft(t, data)
+		})
+	}
+}
+
 // A terminal that is closed, or output that nobody reads: everything ends.
 func TestNobodyIsThereAnyMore(t *testing.T) {
 	t.Parallel()
@@ -257,6 +277,9 @@ func TestBadInput(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("text"), 0o644))
 	hostsFile := filepath.Join(t.TempDir(), "hosts")
 	require.NoError(t, os.WriteFile(hostsFile, []byte("text"), 0o644))
+	large := filepath.Join(t.TempDir(), "large")
+	require.NoError(t, os.WriteFile(large, nil, 0o644))
+	require.NoError(t, os.Truncate(large, 2<<30)) // no disk is needed for it
 	for name, c := range map[string]struct {
 		args   []string
 		status int
@@ -277,6 +300,7 @@ func TestBadInput(t *testing.T) {
 		"not detected":       {[]string{"-app", filepath.Dir(hostsFile), "-buildpacks", "testdata"}, exitStaging, "NoAppDetected"},
 		"name":               {flags("", app(t), "-name", "a b"), exitUsage, `"a b"`},
 		"no command":         {[]string{"-app", app(t), "-buildpack", "testdata/silent"}, exitFailed, "-command"},
+		"app is too large":   {flags("", filepath.Dir(large)), exitUsage, "Package may not be larger than 1073741824 bytes"},
 		"buildpack missing":  {[]string{"-app", app(t), "-buildpack", "testdata/none"}, exitStaging, "testdata/none"},
 		"compile fails":      {flags("", app(t, "fail")), exitStaging, "the compiler is not pleased"},
 		"it falls":           {flags("", app(t), "-command", "echo last words; exit 9"), exitUnhealthy, "last words"},

@@ -55,9 +55,11 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 	if serveErr := <-served; err == nil && !errors.Is(serveErr, http.ErrServerClosed) {
 		err = serveErr
 	}
-	if stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) {
-		fmt.Fprintf(out, "Stopping %s, which may take 10 s to end (Ctrl-C again does not wait; the next start ends it then) …\n", name)
-	}); err == nil {
+	slow := time.AfterFunc(2*time.Second, func() {
+		fmt.Fprintln(out, "It may take 10 s to end. Ctrl-C again does not wait; the next start ends it then.")
+	})
+	defer slow.Stop()
+	if stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) { fmt.Fprintf(out, "Stopping %s …\n", name) }); err == nil {
 		err = stopErr
 	}
 	stop()
