@@ -35,7 +35,10 @@ type Cell interface {
 type State struct {
 	ID       string    `json:"id"`
 	Zone     string    `json:"zone,omitempty"`
-	Tags     []string  `json:"tags,omitempty"`
+	// Tags keep work away that does not ask for all of them; OptionalTags serve work that
+	// asks for them, and keep none away.
+	Tags         []string `json:"tags,omitempty"`
+	OptionalTags []string `json:"optionalTags,omitempty"`
 	Total    Resources `json:"total"`
 	Free     Resources `json:"free"`
 	Draining bool      `json:"draining,omitempty"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -65,7 +64,7 @@ func (s *Scheduler) RemoveCell(id string) error {
 		for guid := range m.loads {
 			s.unload(m, guid)
 		}
-		s.view.Cells = slices.DeleteFunc(s.view.Cells, func(c *CellView) bool { return c == &m.view })
+		s.view.leave(&m.view)
 		s.touchCell(id)
 		s.loseTasks(m)
 		if m.stop != nil {
@@ -187,13 +186,12 @@ func (s *Scheduler) answered(m *member, st cell.State) bool {
 	}
 	if m.id != st.ID {
 		s.log.Error("a cell changed its id; it counts as silent", "cell", m.id, "says", st.ID)
-		m.view.Reachable = false
+		s.view.reachable(&m.view, false)
 		return true
 	}
 	m.lost = false
 	before := m.view
-	m.view.Zone, m.view.Tags, m.view.Total, m.view.Draining = st.Zone, st.Tags, st.Total, st.Draining
-	m.view.Reachable = m.synced
+	s.view.describe(&m.view, st.Zone, st.Tags, st.OptionalTags, st.Total, st.Draining, m.synced)
 	if m.view.Reachable && !before.Reachable || before.Draining && !st.Draining ||
 		st.Total.Memory > before.Total.Memory || st.Total.Disk > before.Total.Disk || st.Total.Containers > before.Total.Containers {
 		s.roomier(m.id)
@@ -207,8 +205,7 @@ func (s *Scheduler) join(m *member, id string) {
 	s.members[id] = m
 	delete(s.removed, id)
 	s.unknown = slices.DeleteFunc(s.unknown, func(x *member) bool { return x == m })
-	i := sort.Search(len(s.view.Cells), func(i int) bool { return s.view.Cells[i].ID >= id })
-	s.view.Cells = slices.Insert(s.view.Cells, i, &m.view)
+	s.view.join(&m.view)
 	if m.rewatch != nil {
 		m.rewatch()
 	}
@@ -218,7 +215,9 @@ func (s *Scheduler) join(m *member, id string) {
 func (s *Scheduler) missed(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.view.Reachable = false
+	if m.id != "" {
+		s.view.reachable(&m.view, false)
+	}
 	if m.lost || s.now().Sub(m.heard) < s.lostAfter {
 		return
 	}
@@ -285,7 +284,8 @@ func (s *Scheduler) synced(m *member) {
 		k.stopping = false // a Stop may have been lost with the connection
 		s.checks[check{m, id}] = struct{}{}
 	}
-	m.synced, m.lost, m.view.Reachable = true, false, true
+	m.synced, m.lost = true, false
+	s.view.reachable(&m.view, true)
 	s.touchCell(m.id)
 	s.roomier(m.id)
 	for id, t := range s.tasks {

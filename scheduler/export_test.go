@@ -27,8 +27,8 @@ func (s *Scheduler) Audit() (problems []string) {
 		spread += len(m.loads)
 	}
 	for _, by := range s.view.spread {
-		for _, n := range by {
-			spread -= n
+		for _, h := range by.cells {
+			spread -= h.n
 		}
 	}
 	if spread != 0 {

@@ -2,65 +2,27 @@ package scheduler
 
 import "github.com/dewpoint-go/dewpoint/cell"
 
-// load is what a work takes of a cell.
-type load struct {
-	memory, disk int64
-	lrp          string
-	starting     bool
-}
-
 // load counts a work as taking its part of a cell. The caller holds mu.
 func (s *Scheduler) load(m *member, w cell.Work, guid string, starting bool) {
 	old, ok := m.loads[guid]
-	if ok {
-		if old.starting && !starting {
-			m.view.Starting--
-		} else if !old.starting && starting {
-			m.view.Starting++
-		}
+	if !ok {
+		l := loadOf(w.LRP, w.Spec, starting)
+		m.loads[guid] = l
+		s.view.take(&m.view, l)
+		return
+	}
+	if old.starting != starting {
 		old.starting = starting
 		m.loads[guid] = old
-		return
+		s.view.started(&m.view, starting)
 	}
-	l := load{memory: w.Spec.Memory, disk: w.Spec.Disk, lrp: w.LRP, starting: starting}
-	m.loads[guid] = l
-	m.view.Used.Memory += l.memory
-	m.view.Used.Disk += l.disk
-	m.view.Used.Containers++
-	if starting {
-		m.view.Starting++
-	}
-	if l.lrp == "" {
-		m.view.Tasks++
-		return
-	}
-	if s.view.spread[l.lrp] == nil {
-		s.view.spread[l.lrp] = map[string]int{}
-	}
-	s.view.spread[l.lrp][m.id]++
 }
 
 // unload takes a work's part back. Unknown: nothing. The caller holds mu.
 func (s *Scheduler) unload(m *member, guid string) {
-	l, ok := m.loads[guid]
-	if !ok {
-		return
-	}
-	delete(m.loads, guid)
-	m.view.Used.Memory -= l.memory
-	m.view.Used.Disk -= l.disk
-	m.view.Used.Containers--
-	if l.starting {
-		m.view.Starting--
-	}
-	if l.lrp == "" {
-		m.view.Tasks--
-		return
-	}
-	if n := s.view.spread[l.lrp]; n[m.id] > 1 {
-		n[m.id]--
-	} else if delete(n, m.id); len(n) == 0 {
-		delete(s.view.spread, l.lrp)
+	if l, ok := m.loads[guid]; ok {
+		delete(m.loads, guid)
+		s.view.give(&m.view, l)
 	}
 }
 

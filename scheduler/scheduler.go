@@ -118,7 +118,7 @@ func New(c Config) (*Scheduler, error) {
 	s := &Scheduler{
 		db: c.DB, policy: c.Policy, sink: c.LogSink, log: c.Logger, now: c.Now, newID: c.NewID, lostAfter: c.LostAfter,
 		kick: make(chan struct{}, 1), heard: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{}),
-		members: map[string]*member{}, removed: map[string]bool{}, view: View{spread: map[string]map[string]int{}},
+		members: map[string]*member{}, removed: map[string]bool{},
 		dirty: map[lrp.ID]struct{}{}, unplaced: map[lrp.ID]struct{}{}, avoid: map[string]map[string]avoidance{},
 		refused: map[string]bool{}, starting: map[string]*starter{}, tasks: map[string]*task{}, checks: map[check]struct{}{}, looks: map[lrp.ID]time.Time{},
 	}
