@@ -36,15 +36,18 @@ type Position uint64
 // goroutines; none blocks on a reader: a reader that hangs loses lines, nobody else does.
 // The conformance suite is logstest.Run.
 type Store interface {
-	// Append takes a line in. Lines of one caller keep their order. The Store sets Pos.
+	// Append takes a line in. Lines of one caller keep their order. The Store sets Pos. A line
+	// that can't be kept is lost; the next reader is told so.
 	Append(line Line)
-	// Read yields the lines of an app that are kept and come after from, oldest first. With
-	// follow it then waits for more until ctx ends (which is the end, not an error). Where
-	// lines after from are no longer kept, a Line with Source "LOGS" that says how many
-	// are missing stands in their place.
+	// Read yields the lines of an app that come after from and are kept when it begins, oldest
+	// first. With follow it goes on with each line that comes, and waits for more until ctx ends
+	// (which is the end, not an error). Where lines after from are no longer kept, a Line with
+	// Source "LOGS" that says how many are missing stands in their place. An app that is not
+	// known has no lines yet: that is no error.
 	Read(ctx context.Context, app string, from Position, follow bool) iter.Seq2[Line, error]
 	// Tail returns at most n of the newest lines of an app, oldest first.
 	Tail(app string, n int) []Line
-	// Drop forgets the lines of an app.
+	// Drop forgets the lines of an app; unknown: nothing. Those who follow it go on with the
+	// lines that come after.
 	Drop(app string)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -161,11 +162,14 @@ func (s *stream) after(app string, from Position) []Line {
 // Read yields the lines of an app. A reader that is slower than the app finds a gap.
 func (m *Memory) Read(ctx context.Context, app string, from Position, follow bool) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
-		from := from
-		for ctx.Err() == nil {
+		from, end := from, Position(math.MaxUint64)
+		if !follow {
+			end = m.newest(app)
+		}
+		for ctx.Err() == nil && from < end {
 			lines, s, more := m.next(app, from, follow)
 			for _, l := range lines {
-				if ctx.Err() != nil || !yield(l, nil) {
+				if from >= end || ctx.Err() != nil || !yield(l, nil) {
 					return
 				}
 				from = l.Pos
@@ -183,6 +187,15 @@ func (m *Memory) Read(ctx context.Context, app string, from Position, follow boo
 			m.leave(app, s)
 		}
 	}
+}
+
+func (m *Memory) newest(app string) Position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.apps[app]; s != nil {
+		return s.newest
+	}
+	return 0
 }
 
 // next returns lines, or else, with follow, the stream to wait for and a channel that closes

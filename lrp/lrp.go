@@ -76,14 +76,16 @@ type Event struct {
 var ErrCompacted = errors.New("lrp: revision is no longer kept, list again")
 
 // Scheduler keeps long-running processes as they are wanted. All methods may be called by
-// any number of goroutines. The conformance suite is lrptest.Run.
+// any number of goroutines. A call that fails with an error that wraps context.Canceled or
+// context.DeadlineExceeded may have been done. The conformance suite is lrptest.Run.
 //
 // Optional powers, found by assertion: [Restarter], [Runner], and staging.TaskRunner.
 type Scheduler interface {
 	// Apply says what is wanted. Durable on return; the effect follows. Idempotent by d.ID:
 	// applied again, Instances and Annotation may differ, Work may not ([ErrImmutable]).
 	Apply(ctx context.Context, d Desired) error
-	// Remove ends all instances. Unknown: nil.
+	// Remove ends all instances. Durable on return; the effect follows. Unknown: nil. What is
+	// applied under the ID after that is another process, whose Work may differ.
 	Remove(ctx context.Context, id ID) error
 	// Instances returns the rows of a process in order of Index; unknown: none.
 	Instances(ctx context.Context, id ID) ([]Instance, error)

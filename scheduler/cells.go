@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,6 +65,9 @@ func (s *Scheduler) RemoveCell(id string) error {
 		for guid := range m.loads {
 			s.unload(m, guid)
 		}
+		for _, k := range m.works {
+			k.end() // as far as we know; who reads its lines comes to an end
+		}
 		s.view.leave(&m.view)
 		s.touchCell(id)
 		s.loseTasks(m)
@@ -121,21 +125,8 @@ func (s *Scheduler) serve(ctx, run context.Context, m *member) {
 	}
 	<-beat
 	s.mu.Lock()
-	away := m.away
-	var left []string
-	for id := range m.works {
-		left = append(left, id)
-	}
-	s.mu.Unlock()
-	if away && run.Err() == nil {
-		end, cancel := context.WithTimeout(run, s.lostAfter)
-		defer cancel()
-		for _, id := range left {
-			if err := m.cell.Stop(end, id); err != nil {
-				s.log.Warn("a work of a removed cell could not be stopped", "cell", m.id, "work", id, "error", err)
-			}
-		}
-	}
+	defer s.mu.Unlock()
+	s.dismiss(run, m, slices.Collect(maps.Keys(m.works))...)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -65,7 +65,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 	for range 60 {
 		c := fakes[r.IntN(len(fakes))]
 		id := lrp.ID(fmt.Sprint("app-", r.IntN(4)))
-		switch r.IntN(12) {
+		switch r.IntN(13) {
 		case 0, 1, 2:
 			n := r.IntN(6)
 			require.NoError(t, s.Apply(t.Context(), web(id, n)))
@@ -103,6 +103,10 @@ func chaos(t *testing.T, r *rand.Rand) {
 				}
 				return ""
 			})
+		case 12:
+			require.NoError(t, s.RemoveCell(c.ID()))
+			time.Sleep(time.Duration(r.IntN(4000)) * time.Millisecond)
+			require.NoError(t, s.AddCell(c))
 		case 11:
 			j.Inject(state.Fault{Err: errors.New("no answer"), Done: r.IntN(2) == 0})
 			if r.IntN(2) == 0 {

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"sort"
@@ -56,20 +57,25 @@ type claim struct {
 }
 
 // pass brings the rows of all processes that were touched up to date, in one Update, and
-// starts what it claimed.
-func (s *Scheduler) pass(ctx context.Context) {
+// starts what it claimed. Its error is one after which nothing can be stored any more.
+func (s *Scheduler) pass(ctx context.Context) error {
 	s.mu.Lock()
 	ids := make([]lrp.ID, 0, len(s.dirty))
 	for id := range s.dirty {
 		ids = append(ids, id)
 	}
 	clear(s.dirty)
+	t := &turn{now: s.now()}
+	others := s.before
+	s.before = nil
+	for _, r := range others {
+		delete(s.avoid, r.Key()) // what comes begins anew
+	}
 	s.mu.Unlock()
 	if len(ids) == 0 {
-		return
+		return nil
 	}
 	slices.Sort(ids) // the same input gives the same placement
-	t := &turn{now: s.now()}
 	err := s.db.Update(ctx, func(tx *state.Tx) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -91,10 +97,14 @@ func (s *Scheduler) pass(ctx context.Context) {
 		for _, id := range ids {
 			s.setFor(id, t.now.Add(time.Second))
 		}
+		s.before = append(s.before, others...)
+		if errors.Is(err, state.ErrFenced) || errors.Is(err, state.ErrClosed) {
+			return fmt.Errorf("scheduler: store changes of instances: %w", err)
+		}
 		if ctx.Err() == nil {
 			s.log.Error("changes of instances could not be stored; they are tried again", "error", err)
 		}
-		return
+		return nil
 	}
 	for _, id := range ids {
 		delete(s.unplaced, id)
@@ -106,12 +116,13 @@ func (s *Scheduler) pass(ctx context.Context) {
 	for _, r := range t.del {
 		delete(s.avoid, r.Key())
 	}
-	for _, r := range t.before {
+	for _, r := range append(t.before, others...) {
 		s.release(r)
 	}
 	for _, c := range t.claims {
 		s.wg.Go(func() { s.start(ctx, c) })
 	}
+	return nil
 }
 
 func (t *turn) write(tx *state.Tx) error {
@@ -288,6 +299,7 @@ func (s *Scheduler) start(ctx context.Context, c claim) {
 			delete(s.starting, id)
 			s.unload(c.m, id)
 			s.dirtyWork(&c.work)
+			s.dismiss(ctx, c.m, id) // it may have been done
 		default:
 			s.mu.Unlock()
 			s.log.Warn("whether a cell took an instance is unknown; it is asked again", "cell", c.m.id, "work", id, "error", err)
@@ -309,6 +321,7 @@ func (s *Scheduler) accepted(ctx context.Context, c claim) {
 	case gone, c.m.away:
 		s.unload(c.m, id)
 		s.dirtyWork(&c.work)
+		s.dismiss(ctx, c.m, id)
 	case c.m.works[id] == nil: // Watch has not told yet
 		s.accept(ctx, c.m, &c.work)
 	}
@@ -338,55 +351,4 @@ func (s *Scheduler) holds(cellID, guid string, w *cell.Work) bool {
 		}
 	}
 	return false
-}
-
-// tidy stops works that nobody wants: the one rule that cleans up.
-func (s *Scheduler) tidy(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.checks {
-		delete(s.checks, c)
-		k := c.m.works[c.guid]
-		if k == nil {
-			continue
-		}
-		if k.untold && c.m.rewatch != nil && s.now().Sub(k.status.Since) >= s.lostAfter {
-			c.m.rewatch()
-		}
-		if k.stopping || c.m.away || s.starting[c.guid] != nil {
-			continue
-		}
-		if t := s.tasks[c.guid]; t != nil && t.on == c.m || s.holds(c.m.id, c.guid, k.status.Work) {
-			continue
-		}
-		if k.status.Phase == cell.PhaseDone && k.tail != nil && isOpen(k.tail) {
-			continue // its last lines come first; then it is checked again
-		}
-		k.stopping = true
-		s.wg.Go(func() { s.stopWork(ctx, c, k) })
-	}
-}
-
-func (s *Scheduler) stopWork(ctx context.Context, c check, k *known) {
-	cctx, cancel := context.WithTimeout(ctx, callTimeout)
-	err := c.m.cell.Stop(cctx, c.guid)
-	cancel()
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	s.log.Warn("a work that nobody wants could not be stopped; it is tried again", "cell", c.m.id, "work", c.guid, "error", err)
-	s.mu.Lock()
-	k.stopping = false
-	s.set(alarm{at: s.now().Add(time.Second), check: c})
-	s.mu.Unlock()
-	s.wake()
-}
-
-func isOpen(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return false
-	default:
-		return true
-	}
 }

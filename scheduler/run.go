@@ -10,7 +10,9 @@ import (
 )
 
 // Run serves the cells and keeps processes as they are wanted until ctx ends; then it
-// returns nil when all that it started has ended. Works go on running. It may be called once.
+// returns nil when all that it started has ended. It ends with an error if the database does:
+// state.ErrFenced says that another Scheduler decides now. Works go on running. It may be
+// called once.
 func (s *Scheduler) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.ran {
@@ -84,11 +86,13 @@ func (s *Scheduler) checkReady(enough bool) {
 	close(s.heard)
 }
 
-// loop is the owner of all decisions: it alone changes rows, apart from Restart.
+// loop is the owner of all decisions: it alone changes rows, apart from Remove and Restart.
 func (s *Scheduler) loop(ctx context.Context) error {
 	for first := true; ctx.Err() == nil; first = false {
 		s.launch(ctx)
-		s.pass(ctx)
+		if err := s.pass(ctx); err != nil {
+			return err
+		}
 		s.tidy(ctx)
 		if first {
 			close(s.ready)

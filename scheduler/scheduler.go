@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ type Scheduler struct {
 	removed  map[string]bool    // ids of cells that RemoveCell took away
 	view     View
 	dirty    map[lrp.ID]struct{}
+	before   []lrp.Row // as they were, those that Remove and Restart changed
 	unplaced map[lrp.ID]struct{}
 	avoid    map[string]map[string]avoidance // by row key and cell id
 	refused  map[string]bool                 // GUIDs of claims that a cell refused
@@ -160,10 +162,10 @@ func (s *Scheduler) Apply(ctx context.Context, d lrp.Desired) error {
 		}
 		return desired.Put(tx, d)
 	})
+	s.touch(d.ID) // also after an error: it may be made, and is settled by that
 	if err != nil {
 		return fmt.Errorf("scheduler: apply %s: %w", d.ID, err)
 	}
-	s.touch(d.ID)
 	return nil
 }
 
@@ -174,36 +176,41 @@ func sameWork(a, b cell.Work) bool {
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
-// Remove implements lrp.Scheduler.
+// Remove implements lrp.Scheduler. On return the process has no instances any more; their
+// works are stopped after that.
 func (s *Scheduler) Remove(ctx context.Context, id lrp.ID) error {
+	var old []lrp.Row
 	err := s.db.Update(ctx, func(tx *state.Tx) error {
 		desired.Delete(tx, string(id))
+		// Not left to the loop: an Apply that follows may bring another work.
+		old = slices.Collect(rows.Prefix(tx, lrp.KeyPrefix(id)))
+		for _, r := range old {
+			rows.Delete(tx, r.Key())
+		}
 		return nil
 	})
+	s.touch(id, old...)
 	if err != nil {
 		return fmt.Errorf("scheduler: remove %s: %w", id, err)
 	}
-	s.touch(id)
 	return nil
 }
 
 // Restart implements lrp.Restarter. The new instance does not wait for the end of the old one.
 func (s *Scheduler) Restart(ctx context.Context, id lrp.ID, index int) error {
-	var old lrp.Row
+	var old []lrp.Row
 	err := s.db.Update(ctx, func(tx *state.Tx) error {
-		var ok bool
-		if old, ok = rows.Get(tx, lrp.RowKey(id, index)); !ok {
+		r, ok := rows.Get(tx, lrp.RowKey(id, index))
+		if !ok {
 			return fmt.Errorf("there is no such instance: %w", fs.ErrNotExist)
 		}
-		return rows.Put(tx, old.Forget(s.now()))
+		old = append(old, r)
+		return rows.Put(tx, r.Forget(s.now()))
 	})
+	s.touch(id, old...)
 	if err != nil {
 		return fmt.Errorf("scheduler: restart %s/%d: %w", id, index, err)
 	}
-	s.mu.Lock()
-	s.release(old)
-	s.mu.Unlock()
-	s.touch(id)
 	return nil
 }
 
@@ -277,10 +284,12 @@ func event(c state.Change) (lrp.Event, bool) {
 	return lrp.Event{Instance: r.Shown()}, !had || !sameInstance(old.Shown(), r.Shown())
 }
 
-// touch has the loop look at a process.
-func (s *Scheduler) touch(id lrp.ID) {
+// touch has the loop look at a process, and at the works of rows that were changed. That they
+// were need not be certain yet: the loop's own Update settles it first.
+func (s *Scheduler) touch(id lrp.ID, changed ...lrp.Row) {
 	s.mu.Lock()
 	s.dirty[id] = struct{}{}
+	s.before = append(s.before, changed...)
 	s.mu.Unlock()
 	s.wake()
 }

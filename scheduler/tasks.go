@@ -75,6 +75,9 @@ func (s *Scheduler) RunTask(ctx context.Context, w cell.Work, out func(logs.Line
 	case <-ctx.Done():
 		return cell.Status{}, fmt.Errorf("scheduler: run task %s: %w", w.ID, context.Cause(ctx))
 	}
+	if !isOpen(s.ended) {
+		return cell.Status{}, fmt.Errorf("scheduler: run task %s: %w", w.ID, errStopped)
+	}
 	t := &task{done: make(chan struct{}), status: cell.Status{ID: w.ID}}
 	s.mu.Lock()
 	if s.tasks[w.ID] != nil {
@@ -129,11 +132,12 @@ func (s *Scheduler) runTask(ctx context.Context, t *task, w cell.Work, out func(
 		cancel()
 	case <-ctx.Done():
 	}
-	if ctx.Err() != nil {
+	end := s.outcome(t)
+	if ctx.Err() != nil || end.lost && s.isAway(m) {
 		s.abandon(ctx, m, t, w.ID)
 	}
 	<-read
-	end := s.outcome(t)
+	end = s.outcome(t)
 	switch {
 	case end.lost && ctx.Err() == nil:
 		return end.status, ErrLost
@@ -143,6 +147,13 @@ func (s *Scheduler) runTask(ctx context.Context, t *task, w cell.Work, out func(
 		return end.status, context.Cause(ctx)
 	}
 	return end.status, fmt.Errorf("%w: %w", ErrLost, errStopped)
+}
+
+// isAway tells that the cell was removed, so that the one rule no longer reaches there.
+func (s *Scheduler) isAway(m *member) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return m.away
 }
 
 func (s *Scheduler) outcome(t *task) task {

@@ -12,7 +12,8 @@ import (
 // database never made: read the tables anew (View) and go on from its Rev.
 var ErrCompacted = errors.New("state: these changes are no longer kept; read the tables and go on from there")
 
-// keptChanges is how many changes are kept, less than one revision's more or fewer.
+// keptChanges is how many changes are kept at least, less than one revision's fewer; twice as
+// many at most.
 const keptChanges = 100_000
 
 // Change is what one Update did to one row.
@@ -29,7 +30,21 @@ type Change struct {
 // without the lock.
 type ring struct {
 	list  []Change
-	floor uint64 // changes up to this revision are gone
+	base  uint64            // nothing is known of changes up to this revision
+	floor uint64            // changes up to this revision are gone, of some table at least
+	gone  map[string]uint64 // by table, the newest revision of which changes are gone
+}
+
+// reach returns the oldest revision after which all changes of the tables (none: of all) are kept.
+func (r *ring) reach(tables []AnyTable) uint64 {
+	if len(tables) == 0 {
+		return r.floor
+	}
+	floor := r.base
+	for _, t := range tables {
+		floor = max(floor, r.gone[t.tableName()])
+	}
+	return floor
 }
 
 func (r *ring) add(cs []Change) {
@@ -43,15 +58,22 @@ func (r *ring) add(cs []Change) {
 	for cut < len(r.list) && r.list[cut].Rev == r.floor {
 		cut++
 	}
+	if r.gone == nil {
+		r.gone = map[string]uint64{}
+	}
+	for _, c := range r.list[:cut] {
+		r.gone[c.Table] = c.Rev
+	}
 	r.list = slices.Clone(r.list[cut:])
 }
 
 // Changes returns the changes after a revision, oldest first: those of the tables given, or
 // of all if none is. The last 100,000 are kept, in whole revisions, none from before Open.
-// ErrCompacted: after is older than what is kept, or newer than all that happened.
+// ErrCompacted: some change of these tables after that revision is no longer kept, or it is
+// newer than all that happened.
 func (db *DB) Changes(after uint64, tables ...AnyTable) ([]Change, error) {
 	db.mu.Lock()
-	list, floor, rev := db.changes.list, db.changes.floor, db.View().rev
+	list, floor, rev := db.changes.list, db.changes.reach(tables), db.View().rev
 	db.mu.Unlock()
 	if after < floor || after > rev {
 		return nil, ErrCompacted

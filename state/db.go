@@ -100,7 +100,7 @@ func (db *DB) load(ctx context.Context, tables []AnyTable) error {
 			return fmt.Errorf("state: open: %w", err)
 		}
 	}
-	db.changes.floor = db.rev
+	db.changes.base, db.changes.floor = db.rev, db.rev
 	db.publish(db.head.Snapshot(), db.rev)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-memdb"
 )
@@ -66,7 +67,8 @@ func (e *ConflictError) Error() string {
 
 // NewTable describes a table. The name stands in the journal: it must stay the same for
 // ever. key returns a row's key, which must not be empty. Rows travel to the journal as
-// JSON, so all that matters must be in exported fields.
+// JSON, so all that matters must be in exported fields, and strings must be valid UTF-8 to
+// come back as they were; for keys and unique values Put insists on that.
 func NewTable[T any](name string, key func(T) string, indexes ...Index[T]) *Table[T] {
 	return &Table[T]{name: name, key: key, indexes: indexes}
 }
@@ -128,6 +130,9 @@ func (t *Table[T]) Put(tx *Tx, val T) error {
 	if key == "" {
 		return fmt.Errorf("state: put into %s: the row has an empty key", t.name)
 	}
+	if err := t.lasting(key, val); err != nil {
+		return err
+	}
 	var text []byte
 	if tx.encode {
 		var err error
@@ -145,6 +150,25 @@ func (t *Table[T]) Put(tx *Tx, val T) error {
 		c.Old = old.val
 	}
 	tx.stage(c, text)
+	return nil
+}
+
+// lasting holds that the key and the unique values come back from JSON as they are. Otherwise
+// the journal would have a row that keeps the DB from being opened.
+func (t *Table[T]) lasting(key string, val T) error {
+	if !utf8.ValidString(key) {
+		return fmt.Errorf("state: put into %s: the key %q is not valid UTF-8, so it could not be read again; encode it", t.name, key)
+	}
+	for _, ix := range t.indexes {
+		if !ix.Unique {
+			continue
+		}
+		for _, v := range ix.Keys(val) {
+			if !utf8.ValidString(v) {
+				return fmt.Errorf("state: put %q into %s: its %s %q is not valid UTF-8, so it could not be read again; encode it", key, t.name, ix.Name, v)
+			}
+		}
+	}
 	return nil
 }
 

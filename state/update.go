@@ -121,7 +121,12 @@ func (db *DB) run(fn func(tx *Tx) error) (*batch, error) {
 func (db *DB) last() *batch {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.open != nil {
+	switch {
+	case db.err != nil: // it ended while fn ran, which may have seen what was never made
+		b := &batch{done: make(chan struct{}), err: db.err}
+		close(b.done)
+		return b
+	case db.open != nil:
 		return db.open
 	}
 	return db.flight

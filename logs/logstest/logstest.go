@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) logs.Store) {
 		{"FollowOfAnAppThatIsSilentYet", testFollowSilent},
 		{"EndedContextIsTheEnd", testEnded},
 		{"ReaderMayStop", testStop},
+		{"ReadEndsThoughTheAppGoesOn", testReadEnds},
 		{"Tail", testTail},
 		{"Drop", testDrop},
 		{"HangingReaderLosesLinesNobodyElse", testHanging},
@@ -224,6 +225,37 @@ func testStop(t *testing.T, s logs.Store) {
 			}
 			break
 		}
+	}
+}
+
+// testReadEnds holds that a Read which does not follow gives what is kept when it begins: an
+// app that says lines faster than they are read must not keep it for ever.
+func testReadEnds(t *testing.T, s logs.Store) {
+	say(s, "a", 0, 300)
+	var got []logs.Line
+	for l, err := range s.Read(t.Context(), "a", 0, false) {
+		if err != nil {
+			t.Fatalf("Read: %v", err)
+		}
+		if got = append(got, l); len(got) > 300 {
+			t.Fatalf("300 lines were there; the reader is given line %q, said meanwhile", l.Text)
+		}
+		say(s, "a", 300+len(got), 301+len(got))
+	}
+	if len(got) != 300 || got[299].Text != "299" {
+		t.Errorf("%d lines, want 300", len(got))
+	}
+	seq := s.Read(t.Context(), "a", got[299].Pos, false) // begins when it is ranged over
+	say(s, "a", 900, 901)
+	n, last := 0, ""
+	for l, err := range seq {
+		if err != nil {
+			t.Fatalf("Read: %v", err)
+		}
+		n, last = n+1, l.Text
+	}
+	if n != 301 || last != "900" {
+		t.Errorf("%d lines, the last is %q; want 301 and 900", n, last)
 	}
 }
 

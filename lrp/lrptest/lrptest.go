@@ -41,6 +41,8 @@ var cases = []struct {
 	{"refuses nonsense", testNonsense},
 	{"removes", testRemove},
 	{"removes what is only claimed", testRemoveClaimed},
+	{"another work may follow a removal", testRemoveAndApply},
+	{"exits while it is scaled", testExitsWhileScaled},
 	{"backs off to the moment", testBackoff},
 	{"gives up after 200 crashes", testCrashLimit},
 	{"forgets crashes after five minutes", testCrashReset},

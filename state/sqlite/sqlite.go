@@ -105,13 +105,20 @@ func (j *Journal) Load(ctx context.Context) (uint64, iter.Seq2[state.Row, error]
 	}, nil
 }
 
-// Commit writes a batch in one transaction.
+// Commit writes a batch in one transaction. A context that has ended keeps it from beginning;
+// once begun it goes to its end.
 func (j *Journal) Commit(ctx context.Context, b state.Batch) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("commit revision %d to journal %s: %w", b.Rev, j.path, err)
 		}
 	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The driver may leave a transaction open, or give the connection and its lock up, where a
+	// context ends in the middle; and a disk that hangs cannot be interrupted anyway.
+	ctx = context.WithoutCancel(ctx)
 	// The file may be ahead of us after an uncertain commit: ask it, not our memory.
 	tx, err := j.conn.BeginTx(ctx, nil)
 	if err != nil {

@@ -28,6 +28,8 @@ func Run(t *testing.T, open func(t *testing.T) (j state.Journal, reopen func() s
 		{"AnyBytesInKeysAndValues", testBytes},
 		{"LargeBatch", testLarge},
 		{"EndedContextIsCertainAfterRepeating", testEndedContext},
+		{"ContextMayEndAtAnyMoment", testContextEnds},
+		{"LostAnswers", testLostAnswers},
 		{"DBReadsItsRowsAgain", testDB},
 	}
 	for _, c := range cases {
