@@ -160,7 +160,7 @@ func (p *Platform) compose() error {
 	}
 	p.sched = p.cfg.Scheduler
 	if p.sched == nil {
-		s, err := scheduler.New(scheduler.Config{DB: p.db, Cells: cells, Logger: p.log, Now: p.now, NewID: p.newID, LogSink: p.logs.Append})
+		s, err := scheduler.New(scheduler.Config{DB: p.db, Cells: cells, Logger: p.log, Now: p.now, NewID: p.newID, LogSink: p.say})
 		if err != nil {
 			return err
 		}
@@ -183,6 +183,13 @@ func (p *Platform) compose() error {
 	p.stager = st
 	p.router = router.New(router.Config{Logger: p.log})
 	return nil
+}
+
+// say keeps a line of an instance, unless its app is deleted: then nobody would drop it again.
+func (p *Platform) say(l logs.Line) {
+	if _, ok := apps.Get(p.db.View(), l.App); ok {
+		p.logs.Append(l)
+	}
 }
 
 // adopt gives a scheduler that was configured this platform's cells, if it takes any.

@@ -221,12 +221,14 @@ func inSynctest(s source) bool {
 // TestEverySeamHasASuite holds that each interface with a suite of its own is named there.
 func TestEverySeamHasASuite(t *testing.T) {
 	seams := map[string][]string{ // suite folder → seams
-		"blob/blobtest":       {"Store"},
-		"state/statetest":     {"Journal"},
-		"logs/logstest":       {"Store"},
-		"cell/celltest":       {"Runtime", "Cell"},
-		"lrp/lrptest":         {"Scheduler"},
-		"staging/stagingtest": {"BuildpackRunner"},
+		"blob/blobtest":           {"Store"},
+		"state/statetest":         {"Journal"},
+		"logs/logstest":           {"Store"},
+		"cell/celltest":           {"Runtime", "Cell"},
+		"lrp/lrptest":             {"Scheduler", "Restarter", "Runner"},
+		"scheduler/schedulertest": {"Policy"},
+		"router/routertest":       {"Router"},
+		"staging/stagingtest":     {"BuildpackRunner"},
 	}
 	for dir, names := range seams {
 		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(dir), "*.go"))

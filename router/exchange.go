@@ -33,8 +33,10 @@ type exchange struct {
 	attempts int
 	err      error // why no backend answered
 	upgraded bool
-	values   [4]string // of headers
-	reason   string    // X-Cf-RouterError that was sent; "": none
+
+	bodyEnded atomic.Bool // the request's body was read to its end
+	values    [4]string   // of headers
+	reason    string      // X-Cf-RouterError that was sent; "": none
 }
 
 var (
@@ -44,11 +46,7 @@ var (
 
 func (x *exchange) serve(w http.ResponseWriter) {
 	x.id = newID()
-	defer func() {
-		if x.used != nil {
-			x.used.release()
-		}
-	}()
+	defer x.release()
 	if x.in.Method == http.MethodConnect {
 		x.refuse(w, http.StatusMethodNotAllowed, "", "CONNECT is not supported")
 		return
@@ -78,16 +76,33 @@ func (x *exchange) serve(w http.ResponseWriter) {
 	}
 	x.wish.sticky(x.in, x.router.conf.StickyCookies)
 	x.turn = int(x.target.turn.Add(1) % uint32(len(x.target.ids)))
+	rc, duplex := http.NewResponseController(w), false
 	if x.in.ContentLength != 0 {
 		// An app may answer while it still reads. Where that isn't possible, the rest of the
 		// body is lost as it is without a router.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+		duplex = rc.EnableFullDuplex() == nil
 	}
 	proxy := httputil.ReverseProxy{
 		Rewrite: x.rewrite, Transport: x, ModifyResponse: x.modify, ErrorHandler: x.failed,
 		BufferPool: &x.router.buffers, ErrorLog: discard,
 	}
 	proxy.ServeHTTP(w, x.in)
+	if duplex && !x.bodyEnded.Load() && !x.upgraded {
+		// The body must have come to its end within the handler: a full-duplex server that
+		// finds it after that can't read the next request (it panics). The answer goes first,
+		// as the client may wait for it with the rest of the body.
+		x.release()
+		_ = rc.Flush()
+		_ = x.in.Body.Close()
+	}
+}
+
+// release counts the request out of the backend that has it.
+func (x *exchange) release() {
+	if x.used != nil {
+		x.used.release()
+		x.used = nil
+	}
 }
 
 // rewrite adds what the app is told about the request. It runs after the headers that
@@ -150,7 +165,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		setBackend(out.Header, x.last)
 		var touched *touch
 		if body != nil {
-			touched = &touch{Reader: body}
+			touched = &touch{Reader: body, ended: &x.bodyEnded}
 			out = out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
 				WroteHeaders: func() { touched.use() },
 			}))
@@ -164,8 +179,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 			return res, nil
 		}
 		x.err = err
-		p.release()
-		x.used = nil
+		x.release()
 		var dial *dialError
 		isDial := errors.As(err, &dial)
 		if req.Context().Err() != nil || x.attempts >= x.router.conf.MaxAttempts {
@@ -245,6 +259,7 @@ func repeatable(req *http.Request) bool {
 // Close does nothing: the body is the server's.
 type touch struct {
 	io.Reader
+	ended *atomic.Bool // set at its end
 	state atomic.Int32 // 0: untouched, 1: in use, 2: revoked
 }
 
@@ -258,7 +273,11 @@ func (t *touch) Read(p []byte) (int, error) {
 	if !t.use() {
 		return 0, errors.New("the attempt is over")
 	}
-	return t.Reader.Read(p)
+	n, err := t.Reader.Read(p)
+	if err == io.EOF {
+		t.ended.Store(true)
+	}
+	return n, err
 }
 
 func (t *touch) Close() error { return nil }
@@ -288,12 +307,14 @@ func (x *exchange) refuse(w http.ResponseWriter, status int, reason, text string
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Vcap-Request-Id", x.id)
-	w.WriteHeader(status)
 	phrase := http.StatusText(status)
 	if status == 499 {
 		phrase = "Client Closed Request"
 	}
-	fmt.Fprintf(w, "%d %s: %s\n", status, phrase, text)
+	text = fmt.Sprintf("%d %s: %s\n", status, phrase, text)
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
 }
 
 // newID returns a random UUID.

@@ -7,10 +7,13 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 )
 
-// Policy chooses cells. Place is pure: the same arguments give the same choice.
+// Policy chooses cells. Place is pure: the same arguments give the same choice, and are not
+// changed. It is called by one goroutine at a time, and everybody waits for it. The
+// conformance suite is schedulertest.RunPolicy.
 type Policy interface {
-	// Place returns the id of one of v.Cells. If none will do, the error is a
-	// *PlacementError that says which rule refused how many cells.
+	// Place returns the id of one of v.Cells that is Reachable, not Draining and not one of
+	// w.Avoid, has room for w.Spec, and offers its stack, tags and isolation. If none will do,
+	// the error is a *PlacementError that says which rule refused how many cells.
 	Place(w Want, v *View) (string, error)
 }
 

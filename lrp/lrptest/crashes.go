@@ -56,12 +56,12 @@ func testBackoff(t *testing.T, open Open) {
 			if got.State != lrp.Crashed || got.Crashes != n || !got.Next.Equal(crashed.Add(wait)) || got.GUID != "" || got.Cell != "" {
 				t.Fatalf("after crash %d: %+v, next must be %v", n, got, crashed.Add(wait))
 			}
-			time.Sleep(wait - time.Nanosecond)
+			b.sleep(wait - time.Nanosecond)
 			b.settle()
 			if got := b.list("a")[0]; got.State != lrp.Crashed {
 				t.Fatalf("crash %d: started before its time: %+v", n, got)
 			}
-			time.Sleep(time.Nanosecond)
+			b.sleep(time.Nanosecond)
 			b.settle()
 		}
 		got := b.list("a")[0]
@@ -83,9 +83,9 @@ func testCrashLimit(t *testing.T, open Open) {
 		b.finish(b.list("a")[0], 1)
 		b.settle()
 		wait, _ := lrp.Backoff(n)
-		time.Sleep(wait)
+		b.sleep(wait)
 	}
-	time.Sleep(24 * time.Hour)
+	b.sleep(24 * time.Hour)
 	b.settle()
 	if got := b.list("a")[0]; got.State != lrp.Crashed || got.Crashes != lrp.CrashLimit || !got.Next.IsZero() {
 		t.Errorf("after %d crashes and a day: %+v", lrp.CrashLimit, got)
@@ -98,7 +98,7 @@ func testCrashReset(t *testing.T, open Open) {
 	b.finish(b.running("a", 1)[0], 1)
 	b.finish(b.running("a", 1)[0], 1)
 	b.running("a", 1)
-	time.Sleep(lrp.CrashReset + time.Second)
+	b.sleep(lrp.CrashReset + time.Second)
 	b.finish(b.running("a", 1)[0], 1)
 	b.settle()
 	if got := b.list("a")[0]; got.State != lrp.Running || got.Crashes != 1 {
@@ -116,7 +116,7 @@ func testCrashedScaledDown(t *testing.T, open Open) {
 	b.await("it is CRASHED", func() bool { return b.list("a")[1].State == lrp.Crashed })
 	b.apply(process("a", 1))
 	b.running("a", 1)
-	time.Sleep(time.Minute)
+	b.sleep(time.Minute)
 	b.running("a", 1)
 	if n := len(b.cells[0].Works()); n != 1 {
 		t.Errorf("the cell still knows %d works", n)
@@ -152,7 +152,7 @@ func testRestart(t *testing.T, open Open) {
 	if again.Crashes != 0 || !again.Next.IsZero() {
 		t.Errorf("restarted while it waited for its next try: %+v", again)
 	}
-	time.Sleep(time.Until(due.Add(time.Second)))
+	b.sleep(time.Until(due.Add(time.Second)))
 	if got := b.running("a", 2)[0]; got.GUID != again.GUID {
 		t.Errorf("when the next try of before was due, %+v became %+v", again, got)
 	}

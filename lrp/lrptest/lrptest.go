@@ -128,6 +128,9 @@ func (b *bench) list(id lrp.ID) []lrp.Instance {
 // settle waits until nothing happens any more but by time.
 func (b *bench) settle() { synctest.Wait() }
 
+// sleep lets time of the fake clock go by.
+func (b *bench) sleep(d time.Duration) { time.Sleep(d) }
+
 // await waits up to a minute of the fake clock.
 func (b *bench) await(what string, cond func() bool) {
 	b.Helper()

@@ -32,6 +32,10 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		test func(*testing.T, *house)
 	}{
 		{"Errors", testErrors},
+		{"CaseAndPortOfHost", testHosts},
+		{"BrokenBackends", testBroken},
+		{"ResponseThatBreaksOff", testCutOff},
+		{"BodyThatNobodyReads", testUnread},
 		{"LongestPathAndWildcard", testLookup},
 		{"RoundRobin", testRoundRobin},
 		{"HeadersForTheApp", testHeaders},

@@ -1,4 +1,5 @@
-// Package schedulertest has a scripted cell for tests of schedulers: [Cell] takes works
+// Package schedulertest is the conformance suite of scheduler.Policy, [RunPolicy], and has a
+// scripted cell for tests of schedulers: [Cell] takes works
 // and does with them what the test says: they run, crash, are refused, vanish, or the
 // whole cell goes silent. It starts no goroutine and works inside testing/synctest.
 package schedulertest
