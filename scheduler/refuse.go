@@ -17,6 +17,8 @@ type PlacementError struct {
 	Text string
 	// Refused tells how many cells each rule refused, most first.
 	Refused []Refusal
+
+	limited bool // by Config.StartingLimit
 }
 
 // Refusal counts the cells that a rule refused.
@@ -27,8 +29,11 @@ type Refusal struct {
 
 // Error begins with Text and goes on with the reasons.
 func (e *PlacementError) Error() string {
-	if len(e.Refused) == 0 {
+	if len(e.Refused) == 0 && e.Text == textSilent {
 		return e.Text + " (there are no cells)"
+	}
+	if len(e.Refused) == 0 {
+		return e.Text
 	}
 	parts := make([]string, len(e.Refused))
 	for i, r := range e.Refused {

@@ -307,14 +307,14 @@ func TestTheIndexAnswersAsALookAtEachCellWould(t *testing.T) {
 func TestAccounting(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		m := &member{id: "a", view: *sized("a", "A", 100), loads: map[string]load{}}
-		s := &Scheduler{}
+		m := &Member{id: "a", view: *sized("a", "A", 100), loads: map[string]load{}}
+		s := &Core{}
 		s.view.join(&m.view)
 		for range rapid.IntRange(0, 60).Draw(t, "n") {
 			guid := rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(t, "guid")
 			if rapid.Bool().Draw(t, "load") {
 				lrp := map[string]string{"1": "", "2": "a", "3": "a", "4": "b"}[guid]
-				s.load(m, cell.Work{LRP: lrp, Spec: cell.Spec{Memory: 3, Disk: 5}}, guid, rapid.Bool().Draw(t, "starting"))
+				s.load(m, &cell.Work{LRP: lrp, Spec: cell.Spec{Memory: 3, Disk: 5}}, guid, rapid.Bool().Draw(t, "starting"))
 			} else {
 				s.unload(m, guid)
 			}
