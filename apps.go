@@ -1,6 +1,7 @@
 package dewpoint
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,23 +22,31 @@ import (
 // UnhealthyError says that an app was started but an instance did not become healthy.
 type UnhealthyError struct {
 	App      string
+	Process  string // its type
 	Instance lrp.Instance
 }
 
 // Error says which instance it is, how it ended, and its last lines.
 func (e *UnhealthyError) Error() string {
 	in := e.Instance
+	name := e.App
+	if e.Process != Web {
+		name += "'s process " + e.Process
+	}
 	switch {
 	case in.LastCrash != nil:
-		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, e.App, in.LastCrash.Failure)
+		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, name, in.LastCrash.Failure)
+		if in.LastCrash.Reason == cell.ReasonHealth && e.Process == Web {
+			s += "; an app must listen on the port that its variable PORT names"
+		}
 		if n := len(in.LastCrash.Last); n > 0 {
 			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last[max(0, n-10):], "\n  ")
 		}
 		return s
 	case in.PlacementError != "":
-		return fmt.Sprintf("instance %d of %s found no place: %s", in.Index, e.App, in.PlacementError)
+		return fmt.Sprintf("instance %d of %s found no place: %s", in.Index, name, in.PlacementError)
 	}
-	return fmt.Sprintf("instance %d of %s is %s", in.Index, e.App, in.State)
+	return fmt.Sprintf("instance %d of %s is %s", in.Index, name, in.State)
 }
 
 // Status is an app with what runs of it.
@@ -45,7 +54,36 @@ type Status struct {
 	App       App
 	Hosts     []string
 	Droplet   Droplet
-	Instances []lrp.Instance
+	Processes []ProcessStatus // in the order of App.Processes
+}
+
+// ProcessStatus is a process with its instances, in order of their index.
+type ProcessStatus struct {
+	Process
+	Now []lrp.Instance
+}
+
+// Running counts the instances that are healthy.
+func (p ProcessStatus) Running() int {
+	n := 0
+	for _, in := range p.Now {
+		if in.State == lrp.Running {
+			n++
+		}
+	}
+	return n
+}
+
+// Web is the status of the web process.
+func (s Status) Web() ProcessStatus { return webOf(s.Processes) }
+
+func webOf(all []ProcessStatus) ProcessStatus {
+	for _, p := range all {
+		if p.Type == Web {
+			return p
+		}
+	}
+	return ProcessStatus{Process: Process{Type: Web}}
 }
 
 // App finds an app by its name or id; absent: an error that wraps fs.ErrNotExist.
@@ -54,7 +92,7 @@ func (p *Platform) App(nameOrID string) (App, error) {
 	if a, ok := apps.Get(v, nameOrID); ok {
 		return a, nil
 	}
-	if a, ok := first(apps.By(v, "name", nameOrID)); ok {
+	if a, ok := first(apps.By(v, "name", nameKey(nameOrID))); ok {
 		return a, nil
 	}
 	return App{}, fmt.Errorf("there is no app %q: %w", nameOrID, fs.ErrNotExist)
@@ -75,12 +113,25 @@ func (p *Platform) Status(ctx context.Context, app string) (Status, error) {
 	}
 	s := Status{App: a, Hosts: p.hosts(a.ID)}
 	s.Droplet, _ = droplets.Get(p.db.View(), a.Droplet)
-	if a.LRP != "" {
-		if s.Instances, err = p.sched.Instances(ctx, a.LRP); err != nil {
-			return s, fmt.Errorf("status of %s: %w", a.Name, err)
-		}
+	if s.Processes, err = p.processes(ctx, a); err != nil {
+		return s, fmt.Errorf("status of %s: %w", a.Name, err)
 	}
 	return s, nil
+}
+
+func (p *Platform) processes(ctx context.Context, a App) ([]ProcessStatus, error) {
+	var all []ProcessStatus
+	for _, pr := range a.Processes {
+		st := ProcessStatus{Process: pr}
+		if pr.LRP != "" {
+			var err error
+			if st.Now, err = p.sched.Instances(ctx, pr.LRP); err != nil {
+				return all, err
+			}
+		}
+		all = append(all, st)
+	}
+	return all, nil
 }
 
 // Start runs an app's current droplet and returns when every instance is healthy.
@@ -89,7 +140,7 @@ func (p *Platform) Start(ctx context.Context, app string) error {
 	return p.change(ctx, "start", app, func(ctx context.Context, a App) error {
 		if !a.Started {
 			var err error
-			if a, err = p.launch(ctx, a); err != nil {
+			if a, err = p.launchBeside(ctx, a); err != nil {
 				return err
 			}
 		}
@@ -103,12 +154,17 @@ func (p *Platform) Start(ctx context.Context, app string) error {
 // Stop ends an app's instances gracefully; what is kept is its record. Stopped: nil.
 func (p *Platform) Stop(ctx context.Context, app string) error {
 	return p.change(ctx, "stop", app, func(ctx context.Context, a App) error {
-		old := a.LRP
-		a.Started, a.LRP = false, ""
+		a.Started = false
+		for _, pr := range a.Processes {
+			pr.LRP = ""
+			a.set(pr)
+		}
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
 		if err := p.putApp(ctx, a); err != nil {
 			return err
 		}
-		return p.removeLRP(ctx, old)
+		return p.disown(ctx, a)
 	})
 }
 
@@ -116,22 +172,40 @@ func (p *Platform) Stop(ctx context.Context, app string) error {
 // returns when every instance is healthy. What ran before goes on until then.
 func (p *Platform) Restart(ctx context.Context, app string) error {
 	return p.change(ctx, "restart", app, func(ctx context.Context, a App) error {
-		_, err := p.replace(ctx, a)
-		return err
+		return p.replace(ctx, a)
 	})
 }
 
-// Scale sets how many instances are wanted, from 0 on, and returns at once.
-func (p *Platform) Scale(ctx context.Context, app string, instances int) error {
-	if instances < 0 {
-		return fmt.Errorf("scale %s: %d instances: the number cannot be negative", app, instances)
+// Scale sets how many instances of a process ("": web) are wanted, from 0 on, and returns
+// at once.
+func (p *Platform) Scale(ctx context.Context, app, process string, instances int) error {
+	process = cmp.Or(process, Web)
+	if instances < 0 || instances > lrp.MaxInstances {
+		return fmt.Errorf("scale %s: %d instances: use 0 to %d", app, instances, lrp.MaxInstances)
 	}
 	return p.change(ctx, "scale", app, func(ctx context.Context, a App) error {
-		a.Instances = instances
-		if a.LRP != "" {
-			d, err := p.desired(a, a.LRP)
+		pr := a.Process(process)
+		if pr.Memory == 0 {
+			return fmt.Errorf("it has no process %q: %w; it has %s", process, fs.ErrNotExist, names(a.Processes, func(pr Process) string { return pr.Type }))
+		}
+		pr.Instances = instances
+		a.set(pr)
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
+		if a.Started {
+			fresh := pr.LRP == "" // it had no command so far
+			if fresh {
+				pr.LRP = p.newLRP(a, pr)
+				a.set(pr)
+			}
+			d, err := p.desired(a, pr)
 			if err != nil {
 				return err
+			}
+			if fresh {
+				if err := p.own(ctx, a.ID, []lrp.ID{pr.LRP}); err != nil {
+					return err
+				}
 			}
 			if err := p.sched.Apply(ctx, d); err != nil {
 				return err
@@ -141,14 +215,32 @@ func (p *Platform) Scale(ctx context.Context, app string, instances int) error {
 	})
 }
 
+// RestartInstance stops one instance of a process ("": web) and starts it anew; its crashes
+// are forgotten. It returns at once. No such instance: an error that wraps fs.ErrNotExist; a
+// Scheduler that cannot: errors.ErrUnsupported.
+func (p *Platform) RestartInstance(ctx context.Context, app, process string, index int) error {
+	process = cmp.Or(process, Web)
+	return p.change(ctx, "restart instance", app, func(ctx context.Context, a App) error {
+		r, ok := p.sched.(lrp.Restarter)
+		if !ok {
+			return fmt.Errorf("the scheduler %T restarts no single instances: %w", p.sched, errors.ErrUnsupported)
+		}
+		return r.Restart(ctx, a.Process(process).LRP, index)
+	})
+}
+
 // Delete ends an app and forgets it with its routes, packages and droplets. Absent: nil.
 func (p *Platform) Delete(ctx context.Context, app string) error {
 	if _, err := p.App(app); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return p.change(ctx, "delete", app, func(ctx context.Context, a App) error {
-		if err := p.removeLRP(ctx, a.LRP); err != nil {
-			return err
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
+		for _, id := range a.Owned {
+			if err := p.sched.Remove(ctx, id); err != nil {
+				return err
+			}
 		}
 		err := p.db.Update(ctx, func(tx *state.Tx) error {
 			for _, r := range slices.Collect(routes.By(tx, "app", a.ID)) {
@@ -219,6 +311,7 @@ func (p *Platform) change(ctx context.Context, verb, app string, fn func(context
 
 // lockApp waits until nobody else changes the app of that name.
 func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err error) {
+	name = nameKey(name)
 	for {
 		p.mu.Lock()
 		busy, ok := p.locked[name]
@@ -242,6 +335,13 @@ func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err
 	}
 }
 
+// certain returns a context for changes that must not be given up half-way: what is begun
+// when a caller leaves is done all the same, unless the database or the scheduler hangs.
+func (p *Platform) certain(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+}
+
+// putApp stores what a change made of an app. What others change stays as it is.
 func (p *Platform) putApp(ctx context.Context, a App) error {
 	a.Updated = p.now()
 	return p.db.Update(ctx, func(tx *state.Tx) error {
@@ -249,45 +349,105 @@ func (p *Platform) putApp(ctx context.Context, a App) error {
 		if !ok {
 			return fmt.Errorf("app %s is no more: %w", a.Name, fs.ErrNotExist)
 		}
-		a.Package, a.Droplet = row.Package, row.Droplet
+		a.Package, a.Droplet, a.Owned = row.Package, row.Droplet, row.Owned
 		return apps.Put(tx, a)
 	})
 }
 
-func (p *Platform) removeLRP(ctx context.Context, id lrp.ID) error {
-	if id == "" {
-		return nil
-	}
-	return p.sched.Remove(ctx, id)
+// own notes ids before the scheduler hears of them.
+func (p *Platform) own(ctx context.Context, app string, ids []lrp.ID) error {
+	return p.db.Update(ctx, func(tx *state.Tx) error {
+		row, ok := apps.Get(tx, app)
+		if !ok {
+			return fmt.Errorf("the app is no more: %w", fs.ErrNotExist)
+		}
+		row.Owned = append(slices.Clone(row.Owned), ids...)
+		return apps.Put(tx, row)
+	})
 }
 
-// desired builds what the scheduler is told of an app.
-func (p *Platform) desired(a App, id lrp.ID) (lrp.Desired, error) {
+// disown has the scheduler let go of all that an app owns but does not run.
+func (p *Platform) disown(ctx context.Context, a App) error {
+	row, ok := apps.Get(p.db.View(), a.ID)
+	if !ok {
+		return nil
+	}
+	wanted := row.lrps()
+	var gone []lrp.ID
+	for _, id := range row.Owned {
+		if slices.Contains(wanted, id) {
+			continue
+		}
+		if err := p.sched.Remove(ctx, id); err != nil {
+			return err
+		}
+		gone = append(gone, id)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return p.db.Update(ctx, func(tx *state.Tx) error {
+		row, ok := apps.Get(tx, a.ID)
+		if !ok {
+			return nil
+		}
+		row.Owned = slices.DeleteFunc(slices.Clone(row.Owned), func(id lrp.ID) bool { return slices.Contains(gone, id) })
+		return apps.Put(tx, row)
+	})
+}
+
+// newLRP makes an id for what the scheduler runs of a process; what it runs cannot change.
+func (p *Platform) newLRP(a App, pr Process) lrp.ID {
+	id := a.ID + "-" + p.newID()[:8]
+	if pr.Type != Web {
+		id += "-" + pr.Type
+	}
+	return lrp.ID(id[:min(len(id), 128)])
+}
+
+// ErrNoCommand is the answer to a process that nothing says how to start.
+var ErrNoCommand = errors.New("Start command not specified: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
+
+// desired builds what the scheduler is told of a process, whose LRP is set.
+func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	d, ok := droplets.Get(p.db.View(), a.Droplet)
 	if !ok {
 		return lrp.Desired{}, fmt.Errorf("app %s has no droplet; push it first", a.Name)
 	}
-	command := a.Command
+	command := cmp.Or(pr.Command, d.Command(pr.Type))
 	if command == "" {
-		command = d.Command("web")
+		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
 	}
-	if command == "" {
-		return lrp.Desired{}, errors.New("Start command not specified: the buildpack named no web process; give one with PushRequest.Command or a line \"web: …\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
+	h := cell.Health{Type: pr.Health.Type, Endpoint: pr.Health.Endpoint, StartTimeout: pr.Health.StartTimeout}
+	var ports []int
+	if pr.Type == Web {
+		ports = []int{8080}
+	} else if h.Type == "" {
+		h.Type = "process"
 	}
-	h := cell.Health{Type: a.Health.Type, Endpoint: a.Health.Endpoint, StartTimeout: a.Health.StartTimeout}
 	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)
-	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(a.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a), "VCAP_SERVICES={}")
-	return lrp.Desired{ID: id, Instances: a.Instances, Annotation: a.ID, Work: cell.Work{
+	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")
+	run := func(id, command string) cell.Process {
+		return cell.Process{
+			ID: id, Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", command, ""},
+			Env: env, Dir: "/home/vcap/app", Grace: lrp.DefaultGrace,
+		}
+	}
+	var sidecars []cell.Process
+	for _, s := range d.Sidecars {
+		if slices.Contains(s.ProcessTypes, pr.Type) {
+			sidecars = append(sidecars, run(s.Name, s.Command))
+		}
+	}
+	return lrp.Desired{ID: pr.LRP, Instances: pr.Instances, Annotation: a.ID, Work: cell.Work{
 		Spec: cell.Spec{
-			Stack: a.Stack, Memory: a.Memory, Disk: a.Disk, CPU: cpuWeight(a.Memory), PIDs: 1024, NoFile: 16384, Ports: []int{8080},
+			Stack: a.Stack, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory), PIDs: 1024, NoFile: 16384, Ports: ports,
 		},
-		Layers: []cell.Input{{Source: cell.Source("blob:" + d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
-		Process: cell.Process{
-			Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", command, ""},
-			Env: env, Dir: "/home/vcap/app", Grace: 10 * time.Second,
-		},
-		Health: &h,
-		Log:    cell.LogTag{App: a.ID, Source: "APP/PROC/WEB"},
+		Layers:   []cell.Input{{Source: cell.Source("blob:" + d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
+		Process:  run("", command),
+		Sidecars: sidecars,
+		Health:   &h,
+		Log:      cell.LogTag{App: a.ID, Source: "APP/PROC/" + strings.ToUpper(pr.Type)},
 	}}, nil
 }
 
@@ -298,13 +458,13 @@ func cpuWeight(memory int64) int {
 	return int(100 * mb / 8192)
 }
 
-func (p *Platform) vcapApplication(a App) string {
+func (p *Platform) vcapApplication(a App, pr Process) string {
 	hosts := p.hosts(a.ID)
 	b, err := json.Marshal(map[string]any{
 		"application_id": a.ID, "application_name": a.Name, "name": a.Name,
 		"application_uris": hosts, "uris": hosts,
-		"limits":       map[string]int64{"mem": a.Memory >> 20, "disk": a.Disk >> 20, "fds": 16384},
-		"process_type": "web", "process_id": a.ID,
+		"limits":       map[string]int64{"mem": pr.Memory >> 20, "disk": pr.Disk >> 20, "fds": 16384},
+		"process_type": pr.Type, "process_id": string(pr.LRP),
 	})
 	if err != nil {
 		return "{}"

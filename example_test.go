@@ -21,6 +21,7 @@ func Example() {
 	db, _ := state.Open(context.Background(), state.Config{}, scheduler.Tables()...)
 	sched, _ := scheduler.New(scheduler.Config{DB: db})
 	packs, _ := buildpack.New(buildpack.Config{Catalogue: &buildpack.Catalogue{}, Local: true})
+	defer packs.Close()
 	p, _ := dewpoint.New(dewpoint.Config{
 		Blobs:      blob.NewMemory(),
 		Runtime:    cell.NewMemory(cell.MemoryConfig{Programs: programs}), // Go functions for programs

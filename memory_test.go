@@ -19,7 +19,7 @@ import (
 // launcher that serves the app's files.
 var programs = map[string]func(context.Context, cell.MemoryProcess) int{
 	"lifecycle:builder":  buildInMemory,
-	"lifecycle:launcher": serveInMemory,
+	"lifecycle:launcher": launchInMemory,
 }
 
 func buildInMemory(_ context.Context, p cell.MemoryProcess) int {
@@ -38,8 +38,12 @@ func buildInMemory(_ context.Context, p cell.MemoryProcess) int {
 		fmt.Fprintln(p.Stderr, err)
 		return 1
 	}
-	const result = `{"lifecycle_metadata":{"buildpack_key":"memory","detected_buildpack":"Memory","buildpacks":[{"key":"memory","name":"Memory"}]},` +
-		`"process_types":{"web":"serve"},"processes":[{"type":"web","command":"serve"}],"execution_metadata":"","lifecycle_type":"buildpack"}`
+	more := ""
+	if _, err := fs.Stat(files, "worker"); err == nil {
+		more = `,{"type":"worker","command":"work"}],"sidecars":[{"name":"watcher","process_types":["worker"],"command":"watch"}`
+	}
+	result := `{"lifecycle_metadata":{"buildpack_key":"memory","detected_buildpack":"Memory","buildpacks":[{"key":"memory","name":"Memory"}]},` +
+		`"process_types":{"web":"serve"},"processes":[{"type":"web","command":"serve"}` + more + `],"execution_metadata":"","lifecycle_type":"buildpack"}`
 	for name, data := range map[string][]byte{"/tmp/droplet": droplet, "/tmp/output-cache": droplet, "/tmp/result.json": []byte(result)} {
 		if err := p.WriteFile(name, data, 0o644); err != nil {
 			fmt.Fprintln(p.Stderr, err)
@@ -77,6 +81,17 @@ func packInMemory(files fs.FS) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// launchInMemory runs a start command: "work" and "watch" wait, anything else serves.
+func launchInMemory(ctx context.Context, p cell.MemoryProcess) int {
+	switch command := p.Args[1]; command {
+	case "work", "watch":
+		fmt.Fprintln(p.Stdout, command+"ing for", p.Getenv("CF_INSTANCE_INDEX"))
+		<-ctx.Done()
+		return 0
+	}
+	return serveInMemory(ctx, p)
 }
 
 func serveInMemory(ctx context.Context, p cell.MemoryProcess) int {

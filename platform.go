@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,6 +90,7 @@ type Platform struct {
 	mu     sync.Mutex
 	locked map[string]chan struct{} // apps under change, by name
 	ran    bool
+	cells  []cell.Cell
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
@@ -149,15 +151,16 @@ func (p *Platform) defaults() {
 
 // compose makes the parts that run: agent, scheduler, stager, router.
 func (p *Platform) compose() error {
-	cells := p.cfg.Cells
+	cells := slices.Clone(p.cfg.Cells)
 	if p.cfg.Runtime != nil {
-		agent, err := cell.New(cell.AgentConfig{ID: p.cfg.CellID, Runtime: p.cfg.Runtime, Open: p.open, Save: p.save, Logger: p.log, Now: p.now})
+		agent, err := p.NewAgent(cell.AgentConfig{ID: p.cfg.CellID, Runtime: p.cfg.Runtime})
 		if err != nil {
 			return err
 		}
 		p.agent = agent
 		cells = append([]cell.Cell{agent}, cells...)
 	}
+	p.cells = cells
 	p.sched = p.cfg.Scheduler
 	if p.sched == nil {
 		s, err := scheduler.New(scheduler.Config{DB: p.db, Cells: cells, Logger: p.log, Now: p.now, NewID: p.newID, LogSink: p.say})
@@ -197,7 +200,7 @@ func (p *Platform) adopt(cells []cell.Cell) error {
 	if len(cells) == 0 {
 		return nil
 	}
-	taker, ok := p.sched.(interface{ AddCell(cell.Cell) error })
+	taker, ok := p.sched.(cellTaker)
 	if !ok {
 		return fmt.Errorf("the scheduler %T takes no cells (it has no AddCell), so Config.Runtime and Config.Cells would never be used; leave them out", p.sched)
 	}
@@ -290,22 +293,6 @@ func (p *Platform) Ready() <-chan struct{} { return p.ready }
 
 // Router is the handler that sends requests to apps by their host.
 func (p *Platform) Router() http.Handler { return p.router }
-
-// Cells describes the cell of Config.Runtime and those of Config.Cells; one that does not
-// answer is left out.
-func (p *Platform) Cells(ctx context.Context) []cell.State {
-	var out []cell.State
-	cells := p.cfg.Cells
-	if p.agent != nil {
-		cells = append([]cell.Cell{p.agent}, cells...)
-	}
-	for _, c := range cells {
-		if s, err := c.State(ctx); err == nil {
-			out = append(out, s)
-		}
-	}
-	return out
-}
 
 // janitor deletes what nobody needs any more, now and then.
 func (p *Platform) janitor(ctx context.Context) error {

@@ -8,8 +8,6 @@ import (
 	"net/http/httptest"
 	"testing"
 	"testing/fstest"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -142,11 +140,11 @@ func TestScaleStopStartRestartDelete(t *testing.T) {
 	_, err := p.Push(t.Context(), request("app", site("x")))
 	require.NoError(t, err)
 
-	require.NoError(t, p.Scale(t.Context(), "app", 3))
+	require.NoError(t, p.Scale(t.Context(), "app", "", 3))
 	require.NoError(t, p.Start(t.Context(), "app")) // waits for all
 	st, err := p.Status(t.Context(), "app")
 	require.NoError(t, err)
-	assert.Len(t, st.Instances, 3)
+	assert.Equal(t, 3, st.Web().Running())
 
 	require.NoError(t, p.Restart(t.Context(), "app"))
 	require.NoError(t, p.Stop(t.Context(), "app"))
@@ -264,39 +262,6 @@ func TestLogsAreReadFromAnyPoint(t *testing.T) {
 	for l := range p.Logs(t.Context(), "app", from, false) {
 		t.Errorf("line %q came twice", l.Text)
 	}
-}
-
-// What instances say while they end, after their app was deleted, is not kept: nobody would
-// ever drop it.
-func TestLinesOfADeletedAppAreGone(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		lines := logs.NewMemory(logs.MemoryConfig{})
-		p, err := dewpoint.New(dewpoint.Config{
-			Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs}), Buildpacks: packs(t), Logs: lines,
-		})
-		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- p.Run(ctx) }()
-		<-p.Ready()
-		res, err := p.Push(t.Context(), request("app", site("x")))
-		require.NoError(t, err)
-		require.NotEmpty(t, lines.Tail(res.App.ID, 10))
-		require.NoError(t, p.Delete(t.Context(), "app"))
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		assert.Empty(t, lines.Tail(res.App.ID, 10))
-		cancel()
-		require.NoError(t, <-ended)
-	})
-}
-
-func packs(t *testing.T) staging.BuildpackRunner {
-	t.Helper()
-	b, err := buildpack.New(buildpack.Config{Catalogue: &buildpack.Catalogue{}, Local: true, Dir: t.TempDir()})
-	require.NoError(t, err)
-	return b
 }
 
 func TestSizes(t *testing.T) {

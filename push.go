@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/logs"
-	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/state"
 )
 
@@ -23,22 +22,38 @@ type PushRequest struct {
 	// Files is the app. Exactly one of them is given.
 	Path  string
 	Files fs.FS
-	// Instances wanted; nil: as it was, or 1.
+	// Instances of the web process that are wanted; nil: as it was, or 1. Memory and Disk of
+	// each in bytes (a new app: 1 GiB), Command and Health are the web process's, too.
 	Instances *int
-	Memory    int64 // bytes; a new app: 1 GiB
-	Disk      int64 // bytes; a new app: 1 GiB
+	Memory    int64
+	Disk      int64
+	Command   string
+	Health    *Health
+	// Processes are settings of further processes, and of web if it is not set above.
+	Processes []ProcessRequest
 	// Env is set on top of what the app has.
 	Env        []string
 	Buildpacks []string
 	Stack      string
-	Command    string
-	Health     *Health
 	// Hosts are routes beside the first.
 	Hosts []string
+	// Replace: what is not given is as for a new app, and not as it was.
+	Replace bool
 	// NoStart stages and leaves the app as it runs, or does not.
 	NoStart bool
 	// Progress is called with each step and line, one call at a time. Nil: nobody is told.
 	Progress func(Progress)
+}
+
+// ProcessRequest sets a process of an app. Zero fields mean: as it was, and for a new
+// process the default: 1 GiB of memory and disk, and no instances.
+type ProcessRequest struct {
+	Type      string
+	Instances *int
+	Memory    int64
+	Disk      int64
+	Command   string
+	Health    *Health
 }
 
 // PushResult says what a push did.
@@ -48,12 +63,15 @@ type PushResult struct {
 	Build   Build
 	Droplet Droplet
 	// Hosts are the app's routes.
-	Hosts     []string
-	Instances []lrp.Instance
+	Hosts []string
+	// Processes are what runs now.
+	Processes []ProcessStatus
 
 	// Files and Bytes of the app, and how many of them were here already and not stored again.
 	Files, KnownFiles int
 	Bytes, KnownBytes int64
+	// SmallFiles are too small to be matched (64 KiB or less): they are stored each time.
+	SmallFiles int
 	// CacheUsed tells that staging was given the build cache of an earlier one.
 	CacheUsed bool
 	// Steps tells how long each took, in order.
@@ -145,10 +163,11 @@ func (r *PushRequest) Validate() error {
 		return fmt.Errorf("push: app name %q: use letters, digits, \"-\", \"_\" and \".\", at most 63 of them", r.Name)
 	case (r.Files == nil) == (r.Path == ""):
 		return fmt.Errorf("push %s: set one of PushRequest.Path and PushRequest.Files, the app's files", r.Name)
-	case r.Instances != nil && *r.Instances < 0:
-		return fmt.Errorf("push %s: %d instances: the number cannot be negative", r.Name, *r.Instances)
-	case r.Memory < 0 || r.Disk < 0:
-		return fmt.Errorf("push %s: memory %d, disk %d: neither can be negative", r.Name, r.Memory, r.Disk)
+	}
+	for _, p := range r.processes() {
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("push %s: %w", r.Name, err)
+		}
 	}
 	for _, kv := range r.Env {
 		k, _, ok := strings.Cut(kv, "=")
@@ -162,8 +181,34 @@ func (r *PushRequest) Validate() error {
 	return nil
 }
 
+// processes are the settings of all processes, web first.
+func (r *PushRequest) processes() []ProcessRequest {
+	web := ProcessRequest{Type: Web, Instances: r.Instances, Memory: r.Memory, Disk: r.Disk, Command: r.Command, Health: r.Health}
+	return append([]ProcessRequest{web}, r.Processes...)
+}
+
+func (p *ProcessRequest) validate() error {
+	switch {
+	case !validName(p.Type):
+		return fmt.Errorf("process type %q: use letters, digits, \"-\", \"_\" and \".\", at most 63 of them", p.Type)
+	case p.Instances != nil && *p.Instances < 0:
+		return fmt.Errorf("process %s: %d instances: the number cannot be negative", p.Type, *p.Instances)
+	case p.Memory < 0 || p.Disk < 0:
+		return fmt.Errorf("process %s: memory %d, disk %d: neither can be negative", p.Type, p.Memory, p.Disk)
+	}
+	if h := p.Health; h != nil {
+		switch {
+		case h.Type != "" && h.Type != "port" && h.Type != "http" && h.Type != "process":
+			return fmt.Errorf("process %s: health type %q: use \"port\", \"http\" or \"process\"", p.Type, h.Type)
+		case h.Endpoint != "" && !strings.HasPrefix(h.Endpoint, "/"):
+			return fmt.Errorf("process %s: health endpoint %q: begin it with \"/\"", p.Type, h.Endpoint)
+		}
+	}
+	return nil
+}
+
 func validName(s string) bool {
-	if len(s) > 63 || s[0] == '.' || s[0] == '-' {
+	if s == "" || len(s) > 63 || s[0] == '.' || s[0] == '-' {
 		return false
 	}
 	for _, c := range s {
@@ -182,10 +227,13 @@ func (u *push) record(ctx context.Context) error {
 	hosts := append([]string{u.p.defaultHost(u.req.Name)}, u.req.Hosts...)
 	fresh := false
 	err := u.p.db.Update(ctx, func(tx *state.Tx) error {
-		a, ok := first(apps.By(tx, "name", u.req.Name))
+		a, ok := first(apps.By(tx, "name", nameKey(u.req.Name)))
 		if !ok {
 			fresh = true
-			a = App{ID: u.p.newID(), Name: u.req.Name, Instances: 1, Memory: 1 << 30, Disk: 1 << 30, Created: u.p.now()}
+			a = App{ID: u.p.newID(), Name: u.req.Name, Created: u.p.now()}
+		}
+		if u.req.Replace {
+			a = a.bare()
 		}
 		u.req.apply(&a)
 		a.Updated = u.p.now()
@@ -208,7 +256,6 @@ func (u *push) record(ctx context.Context) error {
 		return fmt.Errorf("record the app: %w", err)
 	}
 	u.res.Hosts = u.p.hosts(u.res.App.ID)
-	u.line(u.p.apiLine(u.res.App.ID, "Uploading app package for app with guid "+u.res.App.ID))
 	what := "changed"
 	if fresh {
 		what = "created"
@@ -218,14 +265,10 @@ func (u *push) record(ctx context.Context) error {
 }
 
 func (r *PushRequest) apply(a *App) {
-	if r.Instances != nil {
-		a.Instances = *r.Instances
-	}
-	if r.Memory > 0 {
-		a.Memory = r.Memory
-	}
-	if r.Disk > 0 {
-		a.Disk = r.Disk
+	for _, p := range r.processes() {
+		have := a.Process(p.Type)
+		p.apply(&have)
+		a.set(have)
 	}
 	if r.Buildpacks != nil {
 		a.Buildpacks = r.Buildpacks
@@ -233,13 +276,43 @@ func (r *PushRequest) apply(a *App) {
 	if r.Stack != "" {
 		a.Stack = r.Stack
 	}
-	if r.Command != "" {
-		a.Command = r.Command
-	}
-	if r.Health != nil {
-		a.Health = *r.Health
-	}
 	a.Env = mergeEnv(a.Env, r.Env)
+}
+
+// The defaults of a process, which are Cloud Foundry's.
+const (
+	defaultMemory = 1 << 30
+	defaultDisk   = 1 << 30
+)
+
+// newProcess is a process of a type that an app did not have.
+func newProcess(processType string) Process {
+	p := Process{Type: processType, Memory: defaultMemory, Disk: defaultDisk}
+	if processType == Web {
+		p.Instances = 1
+	}
+	return p
+}
+
+func (p *ProcessRequest) apply(to *Process) {
+	if to.Memory == 0 {
+		*to = newProcess(to.Type)
+	}
+	if p.Instances != nil {
+		to.Instances = *p.Instances
+	}
+	if p.Memory > 0 {
+		to.Memory = p.Memory
+	}
+	if p.Disk > 0 {
+		to.Disk = p.Disk
+	}
+	if p.Command != "" {
+		to.Command = p.Command
+	}
+	if p.Health != nil {
+		to.Health = *p.Health
+	}
 }
 
 // mergeEnv returns base with each of over set, in a stable order.

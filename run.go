@@ -2,8 +2,10 @@ package dewpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/lrp"
@@ -24,17 +26,32 @@ func (u *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.done("%d × %s memory as %s", next.Instances, FormatBytes(next.Memory), next.LRP)
+	u.done("%s", scheduled(next))
 	u.begin(StepHealthy)
-	ins, err := u.p.settle(ctx, a, next)
-	u.res.App, u.res.Instances = next, ins
+	u.res.Processes, err = u.p.settle(ctx, a, next)
+	u.res.App = next
 	if err != nil {
 		return err
 	}
 	stopTell()
 	u.res.App, _ = u.p.App(a.ID)
-	u.done("%d of %d instances are healthy and have their route", len(ins), next.Instances)
+	running, wanted := 0, 0
+	for _, pr := range u.res.Processes {
+		running, wanted = running+pr.Running(), wanted+pr.Instances
+	}
+	u.done("%d of %s healthy, and those of web have their route", running, plural(wanted, "instance"))
 	return nil
+}
+
+// scheduled says what was given to the scheduler.
+func scheduled(a App) string {
+	var parts []string
+	for _, pr := range a.Processes {
+		if pr.LRP != "" {
+			parts = append(parts, fmt.Sprintf("%s: %d × %s memory", pr.Type, pr.Instances, FormatBytes(pr.Memory)))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // tellLines passes the app's lines on from now on, until the returned function was called.
@@ -68,75 +85,109 @@ func (u *push) tellLines(ctx context.Context, app string) (stop func()) {
 	}
 }
 
-// launch starts an app that is stopped.
-func (p *Platform) launch(ctx context.Context, a App) (App, error) {
-	return p.launchBeside(ctx, a)
-}
-
-// launchBeside applies a new process for an app, whatever runs of it, and returns the app
-// with it; the row still has the old one until settle.
+// launchBeside applies new processes for an app, whatever runs of it, and returns the app
+// with them; the row still has the old ones until settle.
 func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
-	old := a.LRP
-	a.LRP = lrp.ID(a.ID + "-" + p.newID()[:8])
-	a.Started = true
-	d, err := p.desired(a, a.LRP)
-	if err != nil {
+	ran := len(a.lrps()) > 0
+	next := a
+	next.Started = true
+	var all []lrp.Desired
+	var ids []lrp.ID
+	for _, pr := range a.Processes {
+		pr.LRP = p.newLRP(a, pr)
+		d, err := p.desired(a, pr)
+		switch {
+		case errors.Is(err, ErrNoCommand) && pr.Type != Web && pr.Instances == 0:
+			pr.LRP = "" // the droplet has no such process any more, and nobody misses it
+		case err != nil:
+			return a, err
+		default:
+			all, ids = append(all, d), append(ids, d.ID)
+		}
+		next.set(pr)
+	}
+	if err := ctx.Err(); err != nil {
 		return a, err
 	}
-	if err := p.sched.Apply(ctx, d); err != nil {
+	ctx, cancel := p.certain(ctx)
+	defer cancel()
+	if err := p.own(ctx, a.ID, ids); err != nil {
 		return a, err
 	}
-	if old == "" {
-		// Nothing runs: the new process is the app's at once, so that it is healed from now on
-		// even if the first start fails, as with Cloud Foundry.
-		if err := p.putApp(ctx, a); err != nil {
+	for _, d := range all {
+		if err := p.sched.Apply(ctx, d); err != nil {
+			p.withdraw(ctx, a)
 			return a, err
 		}
 	}
-	return a, nil
+	if !ran {
+		// Nothing runs: the new processes are the app's at once, so that they are healed from
+		// now on even if the first start fails, as with Cloud Foundry.
+		if err := p.putApp(ctx, next); err != nil {
+			p.withdraw(ctx, a)
+			return a, err
+		}
+	}
+	return next, nil
 }
 
-// settle waits for the new process of next and lets it take the place of the old one's. If
-// it does not become healthy, an old one goes on and the new one is removed.
-func (p *Platform) settle(ctx context.Context, old, next App) ([]lrp.Instance, error) {
-	ins, err := p.waitHealthy(ctx, next)
+// withdraw removes processes that did not become an app's. What fails here is done by the
+// next change of the app, or the next start of the platform.
+func (p *Platform) withdraw(ctx context.Context, a App) {
+	ctx, cancel := p.certain(ctx)
+	defer cancel()
+	if err := p.disown(ctx, a); err != nil {
+		p.log.Error("removing processes that are not wanted failed", "app", a.Name, "error", err)
+	}
+}
+
+// settle waits for the new processes of next and lets them take the place of the old ones.
+// If they do not become healthy, the old ones go on and the new ones are removed.
+func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, error) {
+	replaces := len(old.lrps()) > 0
+	now, err := p.waitHealthy(ctx, next)
 	if err != nil {
-		if old.LRP != "" {
-			if rmErr := p.removeLRP(context.WithoutCancel(ctx), next.LRP); rmErr != nil {
-				p.log.Error("removing a process that was not healthy failed", "lrp", next.LRP, "error", rmErr)
-			}
-			return ins, fmt.Errorf("%w\n(what ran before goes on)", err)
+		if replaces {
+			p.withdraw(ctx, old)
+			return now, fmt.Errorf("%w\n(what ran before goes on)", err)
 		}
-		return ins, err
+		return now, err
 	}
-	if old.LRP != "" {
-		if err := p.putApp(ctx, next); err != nil {
-			return ins, err
+	if replaces {
+		certain, cancel := p.certain(ctx)
+		defer cancel()
+		if err := p.putApp(certain, next); err != nil {
+			p.withdraw(ctx, old)
+			return now, err
 		}
-		if err := p.waitRouted(ctx, next); err != nil {
-			return ins, err
-		}
-		return ins, p.removeLRP(ctx, old.LRP)
 	}
-	return ins, p.waitRouted(ctx, next)
+	if err := p.waitRouted(ctx, next); err != nil {
+		p.withdraw(ctx, next)
+		return now, err
+	}
+	certain, cancel := p.certain(ctx)
+	defer cancel()
+	return now, p.disown(certain, next)
 }
 
 // replace runs an app's current droplet in place of what runs.
-func (p *Platform) replace(ctx context.Context, a App) ([]lrp.Instance, error) {
+func (p *Platform) replace(ctx context.Context, a App) error {
 	next, err := p.launchBeside(ctx, a)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return p.settle(ctx, a, next)
+	_, err = p.settle(ctx, a, next)
+	return err
 }
 
 // placementGrace is how long an instance may be without a place before a push gives up:
 // what is being stopped still takes room.
 const placementGrace = 15 * time.Second
 
-// waitHealthy returns the instances of an app when all that are wanted run. An instance that
-// has crashed so often that it has to pause, or that finds no place, ends the wait: *UnhealthyError.
-func (p *Platform) waitHealthy(ctx context.Context, a App) ([]lrp.Instance, error) {
+// waitHealthy returns the processes of an app when all instances that are wanted run. An
+// instance that has crashed so often that it has to pause, or that finds no place, ends the
+// wait: *UnhealthyError.
+func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var giveUp *time.Timer
@@ -145,34 +196,40 @@ func (p *Platform) waitHealthy(ctx context.Context, a App) ([]lrp.Instance, erro
 			giveUp.Stop()
 		}
 	}()
-	for _, err := range p.sched.Watch(ctx, 0) {
+	mine := a.lrps()
+	for e, err := range p.sched.Watch(ctx, 0) {
 		if err != nil {
 			return nil, err
 		}
-		ins, err := p.sched.Instances(ctx, a.LRP)
+		if !e.Synced && !slices.Contains(mine, e.Instance.LRP) {
+			continue
+		}
+		now, err := p.processes(ctx, a)
 		if err != nil {
 			return nil, err
 		}
-		running, unplaced := 0, false
-		for _, in := range ins {
-			switch {
-			case in.State == lrp.Running:
-				running++
-			case in.State == lrp.Crashed:
-				return ins, &UnhealthyError{App: a.Name, Instance: in}
-			case in.PlacementError != "":
-				unplaced = true
-				if giveUp == nil {
-					giveUp = time.AfterFunc(placementGrace, func() { cancel(&UnhealthyError{App: a.Name, Instance: in}) })
+		healthy := true
+		var unplaced *lrp.Instance
+		for _, pr := range now {
+			for i := range pr.Now {
+				switch in := &pr.Now[i]; {
+				case in.State == lrp.Crashed:
+					return now, &UnhealthyError{App: a.Name, Process: pr.Type, Instance: *in}
+				case in.PlacementError != "" && unplaced == nil:
+					unplaced = in
+					if giveUp == nil {
+						giveUp = time.AfterFunc(placementGrace, func() { cancel(&UnhealthyError{App: a.Name, Process: pr.Type, Instance: *in}) })
+					}
 				}
 			}
+			healthy = healthy && pr.Running() >= pr.Instances
 		}
-		if !unplaced && giveUp != nil {
+		if unplaced == nil && giveUp != nil {
 			giveUp.Stop()
 			giveUp = nil
 		}
-		if running >= a.Instances {
-			return ins, nil
+		if healthy {
+			return now, nil
 		}
 	}
 	return nil, fmt.Errorf("waiting for instances of %s: %w", a.Name, context.Cause(ctx))
@@ -227,8 +284,9 @@ func (p *Platform) publish(ins []lrp.Instance) {
 	for r := range routes.All(v) {
 		route := router.Route{Host: r.Host}
 		if a, ok := apps.Get(v, r.App); ok && a.Started {
-			for _, in := range byLRP[a.LRP] {
-				used[a.LRP] = true
+			web := a.Process(Web).LRP
+			for _, in := range byLRP[web] {
+				used[web] = true
 				if len(in.Addresses) > 0 {
 					route.Backends = append(route.Backends, router.Backend{App: a.ID, Instance: in.GUID, Index: in.Index, Addr: in.Addresses[0].Host})
 				}
@@ -242,13 +300,15 @@ func (p *Platform) publish(ins []lrp.Instance) {
 
 // waitRouted returns when the router's table has the app's running process.
 func (p *Platform) waitRouted(ctx context.Context, a App) error {
-	if a.Instances == 0 {
+	web := a.Process(Web)
+	if web.Instances == 0 || web.LRP == "" {
 		return nil
 	}
-	return p.routed.wait(ctx, a.LRP)
+	return p.routed.wait(ctx, web.LRP)
 }
 
-// recover fails the builds that an earlier run left in the middle: their callers are gone.
+// recover ends what an earlier run left in the middle: builds, whose callers are gone, and
+// processes that were not yet, or no longer, an app's.
 func (p *Platform) recover(ctx context.Context) error {
 	left := slices.Collect(builds.By(p.db.View(), "state", string(BuildStaging)))
 	if len(left) > 0 {
@@ -266,11 +326,19 @@ func (p *Platform) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, a := range p.Apps() { // what was being started or stopped
+		if err := p.disown(ctx, a); err != nil {
+			return err
+		}
+	}
 	_, err := p.catalog.Sweep(ctx)
 	return err
 }
 
-// expire lets go of all but the newest packages and droplets of an app, its current ones
+// keptBuilds is how many builds of an app are remembered, as in Cloud Foundry.
+const keptBuilds = 100
+
+// expire lets go of old builds and of all but the newest packages and droplets of an app, its current ones
 // aside.
 func (p *Platform) expire(tx *state.Tx, a App) {
 	byAge := func(x, y time.Time) int { return y.Compare(x) }
@@ -288,6 +356,13 @@ func (p *Platform) expire(tx *state.Tx, a App) {
 		}
 		p.catalog.Unuse(tx, "droplet:"+d.ID)
 		droplets.Delete(tx, d.ID)
+	}
+	bs := slices.Collect(builds.By(tx, "app", a.ID))
+	slices.SortFunc(bs, func(x, y Build) int { return byAge(x.Created, y.Created) })
+	for _, b := range bs[min(len(bs), keptBuilds):] {
+		if b.State != BuildStaging {
+			builds.Delete(tx, b.ID)
+		}
 	}
 	ks := slices.Collect(packages.By(tx, "app", a.ID))
 	slices.SortFunc(ks, func(x, y Package) int { return byAge(x.Created, y.Created) })

@@ -1,10 +1,13 @@
 package dewpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -23,24 +26,28 @@ func (u *push) stage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.done("buildpack %s, process types %s", d.Buildpack(), processTypes(d.Processes))
+	u.done("buildpack %s, process types %s", d.Buildpack(), names(d.Processes, func(pr staging.Process) string { return pr.Type }))
 	u.begin(StepDroplet)
-	u.done("droplet %s, sha256 %.12s", FormatBytes(d.Size), d.SHA256)
+	text := fmt.Sprintf("droplet %s, sha256 %.12s", FormatBytes(d.Size), d.SHA256)
+	if c, ok := caches.Get(u.p.db.View(), a.ID); ok {
+		text += "; build cache " + FormatBytes(c.Size)
+	}
+	for _, ph := range b.Phases {
+		if ph.Name == staging.PhaseSave {
+			text += fmt.Sprintf("; stored in %v", ph.Duration.Round(time.Millisecond))
+		}
+	}
+	u.done("%s", text)
 	return nil
 }
 
-func processTypes(ps []staging.Process) string {
-	if len(ps) == 0 {
-		return "none"
+// names lists the names of things in words.
+func names[T any](all []T, name func(T) string) string {
+	list := make([]string, len(all))
+	for i, x := range all {
+		list[i] = name(x)
 	}
-	s := ""
-	for i, pr := range ps {
-		if i > 0 {
-			s += ", "
-		}
-		s += pr.Type
-	}
-	return s
+	return cmp.Or(strings.Join(list, ", "), "none")
 }
 
 // Stage makes a new droplet of an app's current package, which the app then has, and
@@ -114,9 +121,10 @@ func (p *Platform) buildFailed(ctx context.Context, b Build, out func(logs.Line)
 }
 
 func (p *Platform) stagingRequest(ctx context.Context, a App, pkg Package, id string, lease catalog.Lease) (staging.Request, error) {
+	web := a.Process(Web)
 	req := staging.Request{
 		ID: id, App: a.ID, AppName: a.Name, Buildpacks: a.Buildpacks, Stack: a.Stack, Env: a.Env,
-		Memory: a.Memory, Disk: a.Disk, Timeout: p.cfg.StagingTimeout,
+		Memory: web.Memory, Disk: web.Disk, Timeout: p.cfg.StagingTimeout,
 		Package: cell.Input{Source: cell.Source("package:" + pkg.ID), Dir: "/tmp/app", Name: "app package"},
 	}
 	if c, ok := caches.Get(p.db.View(), a.ID); ok && c.Stack == a.Stack {
@@ -175,6 +183,11 @@ func (p *Platform) keepDroplet(ctx context.Context, a App, b *Build, req staging
 			}
 		}
 		row.Droplet, row.Updated = d.ID, p.now()
+		for _, pr := range d.Processes {
+			if row.Process(pr.Type).Memory == 0 {
+				row.set(newProcess(pr.Type))
+			}
+		}
 		if err := apps.Put(tx, row); err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package dewpoint
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/lrp"
@@ -13,29 +15,98 @@ import (
 type App struct {
 	ID   string `json:"id"`
 	Name string `json:"name"` // unique
-	// Instances of the web process that are wanted while the app is started.
-	Instances int   `json:"instances"`
-	Memory    int64 `json:"memory"` // bytes for each instance
-	Disk      int64 `json:"disk"`   // bytes for each instance
-	// Env is the app's environment, "K=V"; later wins.
+	// Env is the environment of all its processes, "K=V"; later wins.
 	Env        []string `json:"env,omitempty"`
 	Buildpacks []string `json:"buildpacks,omitempty"`
 	Stack      string   `json:"stack,omitempty"`
-	// Command overrides the droplet's start command; "" leaves it.
-	Command string `json:"command,omitempty"`
-	Health  Health `json:"health"`
-	Started bool   `json:"started"`
+	Started    bool     `json:"started"`
+	// Processes are what it runs: web first, and the others by name.
+	Processes []Process `json:"processes"`
+	// Owned are the ids of all that the scheduler may run for it. An id is here before the
+	// scheduler hears of it and until it has let go, so that nothing runs on that nobody owns.
+	Owned []lrp.ID `json:"owned,omitempty"`
 	// Package and Droplet are the current ones; "" before the first.
-	Package string `json:"package,omitempty"`
-	Droplet string `json:"droplet,omitempty"`
-	// LRP is the id of the process that runs now; "" while stopped.
-	LRP     lrp.ID    `json:"lrp,omitempty"`
+	Package string    `json:"package,omitempty"`
+	Droplet string    `json:"droplet,omitempty"`
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated"`
 }
 
-// Health says how an app's health is learned. The zero value is Cloud Foundry's default: a
-// TCP connection to its port within 60 seconds.
+// Web is the type of the process that gets an app's requests.
+const Web = "web"
+
+// Process is a kind of process of an app. A droplet's process types become processes with
+// no instances, but for web, which has one.
+type Process struct {
+	Type      string `json:"type"`
+	Instances int    `json:"instances"` // wanted while the app is started
+	Memory    int64  `json:"memory"`    // bytes for each instance
+	Disk      int64  `json:"disk"`      // bytes for each instance
+	// Command overrides the droplet's start command; "" leaves it.
+	Command string `json:"command,omitempty"`
+	Health  Health `json:"health"`
+	// LRP is the id of what the scheduler runs of it now; "" while the app is stopped.
+	LRP lrp.ID `json:"lrp,omitempty"`
+}
+
+// nameKey is the name as it must be unique: routes know no case.
+func nameKey(name string) string { return strings.ToLower(name) }
+
+// Process returns the process of a type; none: one that has the type only.
+func (a App) Process(processType string) Process {
+	for _, p := range a.Processes {
+		if p.Type == processType {
+			return p
+		}
+	}
+	return Process{Type: processType}
+}
+
+// set puts a process in its place; the Processes that a has shared before are not changed.
+func (a *App) set(p Process) {
+	all := make([]Process, 0, len(a.Processes)+1)
+	for _, old := range a.Processes {
+		if old.Type != p.Type {
+			all = append(all, old)
+		}
+	}
+	all = append(all, p)
+	slices.SortFunc(all, func(x, y Process) int {
+		switch {
+		case x.Type == Web:
+			return -1
+		case y.Type == Web:
+			return 1
+		}
+		return strings.Compare(x.Type, y.Type)
+	})
+	a.Processes = all
+}
+
+// bare is the app without its settings: what it runs goes on.
+func (a App) bare() App {
+	b := App{ID: a.ID, Name: a.Name, Started: a.Started, Owned: a.Owned, Package: a.Package, Droplet: a.Droplet, Created: a.Created}
+	for _, pr := range a.Processes {
+		p := newProcess(pr.Type)
+		p.LRP = pr.LRP
+		b.set(p)
+	}
+	return b
+}
+
+// lrps are the ids of what runs of an app.
+func (a *App) lrps() []lrp.ID {
+	var ids []lrp.ID
+	for _, p := range a.Processes {
+		if p.LRP != "" {
+			ids = append(ids, p.LRP)
+		}
+	}
+	return ids
+}
+
+// Health says how the health of a process is learned. The zero value is Cloud Foundry's
+// default: for web a TCP connection to its port within 60 seconds, for others that it runs.
 type Health struct {
 	Type         string        `json:"type,omitempty"` // "port", "http" or "process"
 	Endpoint     string        `json:"endpoint,omitempty"`
@@ -128,7 +199,7 @@ type buildCache struct {
 
 var (
 	apps = state.NewTable("apps", func(a App) string { return a.ID },
-		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{a.Name} }})
+		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{nameKey(a.Name)} }})
 	packages = state.NewTable("packages", func(p Package) string { return p.ID },
 		state.Index[Package]{Name: "app", Keys: func(p Package) []string { return []string{p.App} }})
 	builds = state.NewTable("builds", func(b Build) string { return b.ID },

@@ -29,6 +29,11 @@ func (u *push) upload(ctx context.Context, files *resourcematch.Files) error {
 	if err != nil {
 		return err
 	}
+	for _, f := range files.Entries {
+		if f.Regular() && f.Size <= resourcematch.DefaultMinSize {
+			u.res.SmallFiles++
+		}
+	}
 	u.res.KnownFiles = len(known)
 	for _, k := range known {
 		u.res.KnownBytes += k.Size
@@ -36,6 +41,7 @@ func (u *push) upload(ctx context.Context, files *resourcematch.Files) error {
 	u.done("%d of %d files, %s, are here", u.res.KnownFiles, u.res.Files, FormatBytes(u.res.KnownBytes))
 
 	u.begin(StepUpload)
+	u.line(u.p.apiLine(u.res.App.ID, "Uploading app package for app with guid "+u.res.App.ID))
 	made, err := p.matcher.Assemble(ctx, resourcematch.Upload{Lease: lease, Known: known, Files: files})
 	if err != nil {
 		return fmt.Errorf("store the app's files: %w", err)

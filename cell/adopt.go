@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 )
+
+// settleWait is how long all that was found may take until its status is right.
+const settleWait = 5 * time.Second
 
 // adopt takes over what an earlier Agent has left. It returns when the status of each
 // work is right: an instance that was healthy all the time must not seem to start anew.
@@ -63,9 +67,13 @@ func (a *Agent) adopt(ctx context.Context) error {
 	for _, j := range start {
 		a.wg.Go(j.run)
 	}
+	patience := time.NewTimer(settleWait) // one work that hangs must not keep the rest waiting
+	defer patience.Stop()
 	for _, j := range start {
 		select {
 		case <-j.settled:
+		case <-patience.C:
+			return nil
 		case <-ctx.Done():
 			return nil // Run sees it
 		}

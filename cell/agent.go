@@ -49,7 +49,8 @@ type AgentConfig struct {
 	// Leave: when Run's ctx ends, what runs is left running, to be adopted by the next Agent
 	// over the same Runtime. It needs a Runtime whose containers are an [Attacher].
 	Leave bool
-	// LogLines and LogBytes bound the lines kept of one work. 0: 20,000 lines, 64 MiB.
+	// LogLines is how many lines of one work are kept after they were read; those that were not
+	// are kept, too. LogBytes bounds both. 0: 20,000 lines, 64 MiB.
 	LogLines, LogBytes int
 }
 

@@ -41,6 +41,50 @@ func replacePaths(s string, name func(string) string) string {
 	}
 }
 
+// fixedPath explains the end of a process that names a path of Cloud Foundry's containers
+// where paths are called otherwise; else "".
+func (j *job) fixedPath(e Exit) string {
+	inside, ok := j.con.(Pather)
+	if !ok || e.Code == 0 || e.Signal != "" {
+		return ""
+	}
+	name := fixedPath(j.log.tail(20))
+	if name == "" || inside.Path(name) == name {
+		return ""
+	}
+	return "a script or command names " + name + ", which exists only on a cell with a root filesystem: " +
+		"here use its arguments, HOME, TMPDIR and DEPS_DIR"
+}
+
+// absent is how shells and interpreters say that a file is not there.
+var absent = []string{"No such file", "no such file", "ENOENT", "not found", "can't cd", "can't open", "Cannot find", "cannot find", "does not exist"}
+
+// fixedPath finds such a path in lines that say that it is not there. In a folder that has
+// another name the same words stand in the middle of a path.
+func fixedPath(lines []string) string {
+	for _, l := range lines {
+		if !slices.ContainsFunc(absent, func(s string) bool { return strings.Contains(l, s) }) {
+			continue
+		}
+		for _, dir := range []string{"/home/vcap", "/tmp/app", "/tmp/cache", "/tmp/buildpacks"} {
+			for i := range l {
+				rest, ok := strings.CutPrefix(l[i:], dir)
+				if !ok || i > 0 && !strings.ContainsRune(" \t'\"`:=([‘", rune(l[i-1])) && l[i-1] < 0x80 {
+					continue
+				}
+				end := strings.IndexAny(rest, " \t'\"`:,)]’")
+				if end < 0 {
+					end = len(rest)
+				}
+				if end == 0 || rest[0] == '/' {
+					return dir + rest[:end]
+				}
+			}
+		}
+	}
+	return ""
+}
+
 type portMapping struct {
 	External int `json:"external"`
 	Internal int `json:"internal"`
@@ -56,6 +100,9 @@ func (j *job) environment() []string {
 	ip := j.a.cfg.IP
 	mappings := []portMapping{}
 	addresses := j.con.Info().Addresses
+	if len(addresses) == 0 {
+		env = append(env, "CF_INSTANCE_PORT=", "CF_INSTANCE_ADDR=")
+	}
 	for i, a := range addresses {
 		host, port, err := net.SplitHostPort(a.Host)
 		if err != nil {

@@ -62,7 +62,7 @@ func (j *job) execute(ctx context.Context) (again bool, f *fail) {
 	return false, f
 }
 
-// reasonAgain is not a failure: see execute.
+// reasonAgain is not a failure: the container has to be made anew (see execute and fill).
 const reasonAgain Reason = "again"
 
 // start starts all processes, or finds them again.
@@ -109,7 +109,7 @@ func (x *execution) add(p Process, id, source string) {
 	}
 	proc := &process{Process: p, source: source}
 	for i, stderr := range []bool{false, true} {
-		proc.out[i] = &lineWriter{add: func(text string) { x.j.line(source, stderr, text) }}
+		proc.out[i] = &lineWriter{add: func(at time.Time, text string) { x.j.lineAt(at, source, stderr, text) }}
 	}
 	x.procs = append(x.procs, proc)
 }
@@ -198,6 +198,10 @@ func (x *execution) ended(e ending) *fail {
 		how = " (out of memory)"
 	}
 	j.say(p.source, "%s", text+how)
+	if hint := j.fixedPath(e.exit); hint != "" {
+		j.line(j.cellSrc, true, hint)
+		how += ": " + hint
+	}
 	if p.main {
 		j.set(func(s *Status) { s.Exit = &e.exit })
 	}

@@ -96,6 +96,7 @@ type fetch struct {
 	in   Input
 	size atomic.Int64
 	used bool  // it was opened: the Runtime did not have it
+	done bool  // it was read to its end
 	err  error // of the source, not of where it goes
 }
 
@@ -105,12 +106,13 @@ func (f *fetch) begin() {
 	}
 }
 
+// end tells what became of it; err is that of all, and perhaps not of this one.
 func (f *fetch) end(err error) {
 	if f.in.Name == "" {
 		return
 	}
 	switch {
-	case err != nil:
+	case f.err != nil, err != nil && !f.done:
 		f.j.say(f.j.cellSrc, "Downloading %s failed", f.in.Name)
 	case f.used:
 		f.j.say(f.j.cellSrc, "Downloaded %s (%s)", f.in.Name, byteSize(f.size.Load()))
@@ -163,12 +165,13 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 	if c.sum != nil {
 		c.sum.Write(p[:n])
 	}
-	if err == io.EOF && c.sum != nil {
+	if errors.Is(err, io.EOF) && c.sum != nil {
 		if got := hex.EncodeToString(c.sum.Sum(nil)); got != c.f.in.SHA256 {
 			err = fmt.Errorf("its SHA-256 is %s, expected was %s", got, c.f.in.SHA256)
 		}
 	}
-	if err != nil && err != io.EOF {
+	c.f.done = c.f.done || errors.Is(err, io.EOF)
+	if err != nil && !errors.Is(err, io.EOF) {
 		if ctxErr := c.ctx.Err(); ctxErr != nil {
 			err = ctxErr
 		}

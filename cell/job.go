@@ -28,9 +28,10 @@ type job struct {
 	settleOnce sync.Once
 
 	con    Container
-	old    bool   // con was found, not made
-	buried bool   // a tombstone keeps the status
-	status Status // written under Agent.mu by the job's goroutine, read under it by others
+	old    bool    // con was found, not made
+	skip   []Input // optional ones that came in part, and are done without
+	buried bool    // a tombstone keeps the status
+	status Status  // written under Agent.mu by the job's goroutine, read under it by others
 }
 
 // note is what a container's Note holds.
@@ -65,8 +66,16 @@ func (j *job) say(source, format string, args ...any) {
 }
 
 func (j *job) line(source string, stderr bool, text string) {
+	j.lineAt(time.Time{}, source, stderr, text)
+}
+
+// lineAt adds a line that came at a time; zero: now.
+func (j *job) lineAt(at time.Time, source string, stderr bool, text string) {
+	if at.IsZero() {
+		at = j.a.cfg.Now()
+	}
 	j.log.add(logs.Line{App: j.work.Log.App, Source: source, Index: j.work.Log.Index, Instance: j.work.ID,
-		Time: j.a.cfg.Now(), Stderr: stderr, Text: text})
+		Time: at, Stderr: stderr, Text: text})
 }
 
 // set changes the status and tells the watchers.
@@ -144,8 +153,16 @@ func (j *job) steps(ctx context.Context) *fail {
 	for {
 		if j.con == nil {
 			j.phase(PhaseCreating)
-			if f := j.create(ctx); f != nil {
+			f := j.create(ctx)
+			if f != nil && f.reason != reasonAgain {
 				return f
+			}
+			if f != nil { // it holds a part of an input that must not be there
+				j.destroy()
+				if j.con != nil {
+					return &fail{ReasonInternal, "its container could not be destroyed"}
+				}
+				continue
 			}
 		}
 		again, f := j.execute(ctx)
@@ -161,6 +178,9 @@ func (j *job) steps(ctx context.Context) *fail {
 			return &fail{ReasonInternal, "its container could be neither used nor destroyed"}
 		}
 		j.old = false
+		// It begins anew, and other works must not wait for its inputs.
+		j.phase(PhaseCreating)
+		j.settle()
 	}
 	if len(j.work.Outputs) == 0 {
 		return nil
@@ -181,8 +201,9 @@ func (j *job) finish(ctx context.Context, f *fail) {
 	if f != nil {
 		end.Failure, end.Reason = cut(f.text, 10_000), f.reason
 	}
-	if !errors.Is(context.Cause(ctx), errStopped) {
-		j.inscribe(end)
+	keep := j.a.total.Survives && !errors.Is(context.Cause(ctx), errStopped)
+	if keep {
+		keep = !j.inscribe(end)
 	}
 	if j.con != nil {
 		j.say(j.cellSrc, "Cell %s destroying container for instance %s", j.a.cfg.ID, j.work.ID)
@@ -190,6 +211,9 @@ func (j *job) finish(ctx context.Context, f *fail) {
 		if j.con == nil {
 			j.say(j.cellSrc, "Cell %s successfully destroyed container for instance %s", j.a.cfg.ID, j.work.ID)
 		}
+	}
+	if keep { // there was perhaps no room for it before
+		j.inscribe(end)
 	}
 	j.log.close() // before it is told that the work is done: who then reads gets all
 	j.set(func(s *Status) { *s = end })
@@ -228,10 +252,14 @@ func (j *job) create(ctx context.Context) *fail {
 	}
 	if err != nil {
 		j.remains()
-		for _, f := range fetched {
-			if f.err != nil {
-				return &fail{ReasonInput, f.failure()}
+		var first *fetch
+		for _, f := range fetched { // the end of one ends the others
+			if f.err != nil && (first == nil || errors.Is(first.err, context.Canceled)) {
+				first = f
 			}
+		}
+		if first != nil {
+			return &fail{ReasonInput, first.failure()}
 		}
 		return &fail{ReasonCreate, "failed to create container: " + err.Error()}
 	}
@@ -292,10 +320,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // inscribe makes the end durable where containers outlive the program: in the Note of a
 // container in which nothing runs. It is there before the work's own goes.
-func (j *job) inscribe(end Status) {
-	if !j.a.total.Survives {
-		return
-	}
+func (j *job) inscribe(end Status) bool {
 	ctx, cancel := j.cleanup()
 	defer cancel()
 	data, err := json.Marshal(note{Status: &end, Accepted: j.accepted})
@@ -310,7 +335,9 @@ func (j *job) inscribe(end Status) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		j.a.cfg.Logger.Error("keep the end of a work", "cell", j.a.cfg.ID, "work", j.work.ID, "error", err)
+		return false
 	}
+	return true
 }
 
 // bury removes what a finished work has left: a container that would not go, the tombstone.

@@ -16,17 +16,21 @@ const maxLine = 64 << 10
 // lineCost is what a line takes apart from its text.
 const lineCost = 128
 
-// logBuffer keeps the newest lines of one work. The Position of a line is its number, from 1.
+// logBuffer keeps lines of one work: the newest maxLines, and older ones that were not read
+// yet, all in all at most maxBytes. So a reader that is slow, or comes late, loses nothing to a burst. The
+// Position of a line is its number, from 1.
 type logBuffer struct {
 	maxLines, maxBytes int
 
-	mu     sync.Mutex // guards what follows
-	lines  []logs.Line
-	head   int // index of the oldest kept line: those before are dropped in bulk
-	bytes  int
-	last   logs.Position
-	closed bool
-	wake   chan struct{} // not nil while a reader waits; closed at the next line
+	mu      sync.Mutex // guards what follows
+	lines   []logs.Line
+	head    int // index of the oldest kept line: those before are dropped in bulk
+	bytes   int
+	last    logs.Position
+	taken   logs.Position               // the furthest that was ever read
+	readers map[*logs.Position]struct{} // how far those are that read now
+	closed  bool
+	wake    chan struct{} // not nil while a reader waits; closed at the next line
 }
 
 func (b *logBuffer) add(l logs.Line) {
@@ -38,15 +42,29 @@ func (b *logBuffer) add(l logs.Line) {
 	b.last++
 	l.Pos = b.last
 	b.lines = append(b.lines, l)
-	for b.bytes += len(l.Text) + lineCost; len(b.lines)-b.head > 1 && (b.bytes > b.maxBytes || len(b.lines)-b.head > b.maxLines); b.head++ {
+	b.bytes += len(l.Text) + lineCost
+	b.trim()
+	b.signal()
+}
+
+// trim drops lines; b.mu is held.
+func (b *logBuffer) trim() {
+	read := b.taken
+	for r := range b.readers {
+		read = min(read, *r)
+	}
+	kept := len(b.lines) - b.head
+	oldest := b.last - logs.Position(kept) + 1
+	for ; kept > 1 && (b.bytes > b.maxBytes || kept > b.maxLines && oldest <= read); kept-- {
 		b.bytes -= len(b.lines[b.head].Text) + lineCost
 		b.lines[b.head] = logs.Line{}
+		b.head++
+		oldest++
 	}
 	if b.head > 1024 && b.head > len(b.lines)/2 {
 		b.lines = append([]logs.Line(nil), b.lines[b.head:]...)
 		b.head = 0
 	}
-	b.signal()
 }
 
 func (b *logBuffer) signal() {
@@ -79,8 +97,10 @@ func (b *logBuffer) tail(n int) []string {
 
 // read yields what comes after from, to the end.
 func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(logs.Line, error) bool) {
+	reader := new(logs.Position)
+	defer b.leave(reader)
 	for {
-		batch, lost, wake := b.after(from)
+		batch, lost, wake := b.after(reader, from)
 		if lost > 0 {
 			from += logs.Position(lost)
 			at := time.Time{}
@@ -114,9 +134,15 @@ func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(log
 
 // after returns lines that follow from, how many before them are lost, and, if there is
 // none, what is closed at the next one (nil: there will be none).
-func (b *logBuffer) after(from logs.Position) (batch []logs.Line, lost uint64, wake chan struct{}) {
+func (b *logBuffer) after(reader *logs.Position, from logs.Position) (batch []logs.Line, lost uint64, wake chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.readers == nil {
+		b.readers = map[*logs.Position]struct{}{}
+	}
+	b.readers[reader], *reader = struct{}{}, from
+	b.taken = max(b.taken, min(from, b.last))
+	b.trim()
 	first := b.last - logs.Position(len(b.lines)-b.head) // Pos before the oldest kept
 	if from < first {
 		lost = uint64(first - from)
@@ -135,16 +161,30 @@ func (b *logBuffer) after(from logs.Position) (batch []logs.Line, lost uint64, w
 	return nil, lost, b.wake
 }
 
+// leave says that a reader has ended.
+func (b *logBuffer) leave(reader *logs.Position) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.readers, reader)
+	b.trim()
+}
+
 // lineWriter cuts a stream into lines.
 type lineWriter struct {
 	mu   sync.Mutex
 	part []byte
-	add  func(text string)
+	at   time.Time // when the newest came; zero: now
+	add  func(at time.Time, text string)
 }
 
-func (w *lineWriter) Write(p []byte) (int, error) {
+var _ Stamper = (*lineWriter)(nil)
+
+func (w *lineWriter) Write(p []byte) (int, error) { return w.Stamp(time.Time{}, p) }
+
+func (w *lineWriter) Stamp(at time.Time, p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.at = at
 	n := len(p)
 	for len(p) > 0 {
 		i := bytes.IndexByte(p, '\n')
@@ -153,7 +193,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 			break
 		}
 		w.hold(p[:i])
-		w.add(string(w.part))
+		w.add(w.at, string(w.part))
 		w.part = w.part[:0]
 		p = p[i+1:]
 	}
@@ -164,7 +204,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 func (w *lineWriter) hold(p []byte) {
 	for len(w.part)+len(p) > maxLine {
 		n := maxLine - len(w.part)
-		w.add(string(append(w.part, p[:n]...)))
+		w.add(w.at, string(append(w.part, p[:n]...)))
 		w.part, p = w.part[:0], p[n:]
 	}
 	w.part = append(w.part, p...)
@@ -175,7 +215,7 @@ func (w *lineWriter) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.part) > 0 {
-		w.add(string(w.part))
+		w.add(w.at, string(w.part))
 		w.part = w.part[:0]
 	}
 }

@@ -2,7 +2,6 @@ package cell
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dewpoint-go/dewpoint/cell/internal/ports"
 )
@@ -224,14 +225,25 @@ type memContainer struct {
 
 // fill gives a new container its layers and addresses.
 func (c *memContainer) fill(ctx context.Context, spec Creation) error {
-	for _, l := range spec.Layers {
-		tree, err := c.m.layer(ctx, l)
-		if err != nil {
-			return err
-		}
+	trees := make([]memTree, len(spec.Layers))
+	g, fetching := errgroup.WithContext(ctx)
+	for i, l := range spec.Layers {
+		g.Go(func() (err error) {
+			if trees[i], err = c.m.layer(fetching, l); err != nil {
+				return err
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.layers = append(c.layers, l.Digest)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, l := range spec.Layers {
 		c.mu.Lock()
-		c.layers = append(c.layers, l.Digest)
-		err = c.tree.graft(l.Dir, tree)
+		err := c.tree.graft(l.Dir, trees[i])
 		c.mu.Unlock()
 		if err != nil {
 			return err
@@ -388,24 +400,3 @@ func (c *memContainer) remove(lost error) {
 	delete(c.m.containers, c.info.ID)
 	c.m.mu.Unlock()
 }
-
-// MaxNote is the size in bytes that every Runtime keeps as a Creation's Note.
-const MaxNote = 256 << 10
-
-// CheckID tells whether id has the form of Creation.ID and Work.ID.
-func CheckID(id string) error {
-	bad := len(id) == 0 || len(id) > 128 || id[0] == '.'
-	for i := 0; i < len(id) && !bad; i++ {
-		switch b := id[i]; {
-		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == '-', b == '_', b == '.':
-		default:
-			bad = true
-		}
-	}
-	if bad {
-		return fmt.Errorf("%q: %w: use 1 to 128 of a-z, A-Z, 0-9, \"-\", \"_\" and \".\", not beginning with \".\"", id, errBadID)
-	}
-	return nil
-}
-
-var errBadID = errors.New("not a valid id")

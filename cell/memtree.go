@@ -153,7 +153,7 @@ func (t memTree) untar(dir string, r io.Reader) error {
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err = io.Copy(io.Discard, r) // the trailer: gzip's check comes after it
 			return err
 		}

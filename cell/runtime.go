@@ -2,6 +2,8 @@ package cell
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -98,8 +100,15 @@ type Pather interface {
 }
 
 // IO receives a process's output. A nil writer discards. Writers must not block for long.
+// One that is a [Stamper] is told when the output came, where the Runtime knows it.
 type IO struct {
 	Stdout, Stderr io.Writer
+}
+
+// Stamper is a power of a writer in [IO]: Stamp is Write, of bytes that the process printed at
+// that time. It matters where a process is found that has run unwatched.
+type Stamper interface {
+	Stamp(at time.Time, p []byte) (int, error)
 }
 
 // Running is a process that was started.
@@ -140,3 +149,24 @@ type Resources struct {
 	// Stacks that are offered.
 	Stacks []string `json:"stacks,omitempty"`
 }
+
+// MaxNote is the size in bytes that every Runtime keeps as a Creation's Note.
+const MaxNote = 256 << 10
+
+// CheckID tells whether id has the form of Creation.ID and Work.ID.
+func CheckID(id string) error {
+	bad := len(id) == 0 || len(id) > 128 || id[0] == '.'
+	for i := 0; i < len(id) && !bad; i++ {
+		switch b := id[i]; {
+		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == '-', b == '_', b == '.':
+		default:
+			bad = true
+		}
+	}
+	if bad {
+		return fmt.Errorf("%q: %w: use 1 to 128 of a-z, A-Z, 0-9, \"-\", \"_\" and \".\", not beginning with \".\"", id, errBadID)
+	}
+	return nil
+}
+
+var errBadID = errors.New("not a valid id")

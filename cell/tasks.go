@@ -9,6 +9,10 @@ import (
 	"github.com/dewpoint-go/dewpoint/logs"
 )
 
+// ErrLost says that the outcome of a work cannot be learned: its cell is gone or has forgotten
+// it. It may have run.
+var ErrLost = errors.New("the outcome of the task is lost")
+
 // Tasks runs works to their end on one Cell, without a scheduler: it is the
 // staging.TaskRunner of a program that stages and runs nothing else. A work that does not
 // fit is refused at once, not queued.
@@ -16,7 +20,7 @@ type Tasks struct{ Cell Cell }
 
 // RunTask starts w, gives its lines to out (nil: nobody), waits for its end, and makes the
 // cell forget it. A failure of the work itself is in the Status; errors are for a work that
-// was refused (*RefusedError), or whose outcome is lost. When ctx ends the work is stopped,
+// was refused (*RefusedError), or whose outcome is lost (ErrLost). When ctx ends the work is stopped,
 // and what is returned wraps ctx's error. Out is called by one goroutine at a time, and not
 // after the return.
 func (t Tasks) RunTask(ctx context.Context, w Work, out func(logs.Line)) (Status, error) {
@@ -57,13 +61,33 @@ func (t Tasks) RunTask(ctx context.Context, w Work, out func(logs.Line)) (Status
 	if err != nil {
 		return status, fmt.Errorf("run task %s: %w", w.ID, err)
 	}
-	if ctx.Err() != nil && status.Reason == ReasonStopped {
-		return status, fmt.Errorf("run task %s: %w", w.ID, context.Cause(ctx))
-	}
 	if err := t.Cell.Stop(talk, w.ID); err != nil {
 		return status, fmt.Errorf("run task %s: forget it: %w", w.ID, err)
 	}
+	t.forgotten(talk, w.ID)
+	if ctx.Err() != nil && status.Reason == ReasonStopped {
+		return status, fmt.Errorf("run task %s: %w", w.ID, context.Cause(ctx))
+	}
 	return status, nil
+}
+
+// forgotten waits until the cell has nothing left of a work. A cell that cannot be asked
+// any more, or that does not come to it, keeps its own house.
+func (t Tasks) forgotten(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	seen := false
+	for e, err := range t.Cell.Watch(ctx) {
+		switch {
+		case err != nil, e.Synced && !seen:
+			return
+		case e.Status.ID != id:
+		case e.Gone:
+			return
+		default:
+			seen = true
+		}
+	}
 }
 
 // end waits for the end of a work.
@@ -72,9 +96,9 @@ func (t Tasks) end(ctx context.Context, id string) (Status, error) {
 	for e, err := range t.Cell.Watch(ctx) {
 		switch {
 		case err != nil:
-			return Status{}, fmt.Errorf("its outcome is lost: %w", err)
+			return Status{}, fmt.Errorf("%w: %w", ErrLost, err)
 		case e.Synced && !seen:
-			return Status{}, errors.New("its outcome is lost: the cell has forgotten it")
+			return Status{}, fmt.Errorf("%w: the cell has forgotten it", ErrLost)
 		case e.Status.ID != id:
 		case e.Gone, e.Status.Phase == PhaseDone:
 			return e.Status, nil
@@ -82,5 +106,5 @@ func (t Tasks) end(ctx context.Context, id string) (Status, error) {
 			seen = true
 		}
 	}
-	return Status{}, errors.New("its outcome is lost: the cell tells no more")
+	return Status{}, fmt.Errorf("%w: the cell tells no more", ErrLost)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,19 +19,32 @@ import (
 // transfers is how many inputs or outputs of a work move at the same time.
 const transfers = 8
 
-// fill puts inputs in, several at a time.
+// fill puts inputs in, several at a time. Again: a part of an optional input is in that turned
+// out to be damaged or incomplete, and only a new container is without it.
 func (j *job) fill(ctx context.Context, inputs []Input) *fail {
 	var mu sync.Mutex
 	var first *fail
+	var damaged []Input
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(transfers)
 	for _, in := range inputs {
+		if slices.Contains(j.skip, in) {
+			continue
+		}
 		g.Go(func() error {
 			f := &fetch{j: j, in: in}
 			f.begin()
 			err := j.put(ctx, f)
 			f.end(err)
-			if err == nil || in.Optional && ctx.Err() == nil {
+			if err == nil {
+				return nil
+			}
+			if in.Optional && ctx.Err() == nil {
+				if f.size.Load() > 0 {
+					mu.Lock()
+					defer mu.Unlock()
+					damaged = append(damaged, in)
+				}
 				return nil
 			}
 			if f.err == nil {
@@ -46,6 +60,10 @@ func (j *job) fill(ctx context.Context, inputs []Input) *fail {
 	}
 	if err := g.Wait(); err != nil {
 		return first
+	}
+	if len(damaged) > 0 {
+		j.skip = append(j.skip, damaged...)
+		return &fail{reason: reasonAgain}
 	}
 	return nil
 }
@@ -111,6 +129,20 @@ func (j *job) save(ctx context.Context) *fail {
 func (j *job) saveAfterFailure() {
 	ctx, cancel := j.cleanup()
 	defer cancel()
+	left := make(chan struct{})
+	watched := make(chan struct{})
+	go func() { // the work's own context may have ended: that was the failure
+		defer close(watched)
+		select {
+		case <-j.stop:
+			cancel()
+		case <-left:
+		}
+	}()
+	defer func() {
+		close(left)
+		<-watched
+	}()
 	for _, o := range j.work.Outputs {
 		if !o.OnFailure {
 			continue

@@ -101,7 +101,7 @@ func (b *builder) download(ctx context.Context, u *url.URL, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	defer f.Close()
 	size, err := io.Copy(f, resp.Body)
 	if err != nil {

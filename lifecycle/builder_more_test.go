@@ -179,7 +179,8 @@ func TestBuilderClonesCommit(t *testing.T) {
 
 func TestBuilderEndsItsScripts(t *testing.T) {
 	t.Parallel()
-	s := newStaging(t, nil)
+	s := newStaging(t, map[string]string{"tmp/x": ""})
+	s.env = append(s.env, "TMPDIR="+s.path("tmp"))
 	cmd := s.command("slow")
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -195,6 +196,9 @@ func TestBuilderEndsItsScripts(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait()
 	assert.Equal(t, 143, cmd.ProcessState.ExitCode())
+	left, err := os.ReadDir(s.path("tmp"))
+	require.NoError(t, err)
+	assert.Len(t, left, 1)
 	// The pipe ends when the last of the group is gone.
 	require.NoError(t, r.SetReadDeadline(time.Now().Add(30*time.Second)))
 	n, _ = r.Read(b)

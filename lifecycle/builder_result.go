@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -48,11 +49,36 @@ func newResult(used []usedBuildpack, l processList) builderResult {
 	return r
 }
 
+// maxResult is how long result.json may be: whoever runs a staging takes no more of it.
+const maxResult = 50 << 10
+
+// writeResult writes result.json, or says what of it is too much.
+func writeResult(file string, r builderResult) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if len(b) <= maxResult {
+		return writeBytes(file, b)
+	}
+	metadata, err := json.Marshal(r.LifecycleMetadata)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("builder: what the buildpacks tell of themselves and of processes is %d KiB, and %d KiB can be kept: "+
+		"shorten output_metadata in config.yml (%d KiB with the names), or the commands in launch.yml, bin/release and Procfile (%d KiB)",
+		len(b)>>10, maxResult>>10, len(metadata)>>10, (len(b)-len(metadata))>>10)
+}
+
 func writeJSON(file string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	return writeBytes(file, b)
+}
+
+func writeBytes(file string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -48,8 +47,8 @@ func (b *builder) detect() (name string, err error) {
 			b.say("WARNING: buildpack script '/bin/detect' is not executable")
 			continue
 		}
-		var out bytes.Buffer
-		if err := b.scripts.capture(&out, script, b.build); err != nil {
+		out, err := b.scripts.capture(script, b.build)
+		if err != nil {
 			var code interface{ ExitCode() int }
 			if !errors.As(err, &code) || code.ExitCode() >= 126 {
 				b.say(fmt.Sprintf("%s: bin/detect: %v", key, err)) // it did not say no, it could not say
@@ -57,10 +56,28 @@ func (b *builder) detect() (name string, err error) {
 			continue
 		}
 		b.order, b.final = withOnly(b.order, key), dir
-		return strings.TrimSpace(out.String()), nil
+		return detectedName(out), nil
 	}
 	return "", &exitError{exitDetect, errors.New(detectFailed)}
 }
+
+// detectedName is what a bin/detect printed, as text that can be shown and kept.
+func detectedName(out []byte) string {
+	name := strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(string(out[:min(len(out), 4<<10)]), ""))
+	name = strings.TrimSpace(name)
+	if len(name) > maxDetected {
+		name = strings.TrimSpace(strings.ToValidUTF8(name[:maxDetected], ""))
+	}
+	return name
+}
+
+// maxDetected is the longest name that is taken, in bytes: what Cloud Controller's column holds.
+const maxDetected = 255
 
 // withOnly puts key first; the list keeps its length, by which folders are named.
 func withOnly(order []string, key string) []string {
@@ -184,11 +201,14 @@ func (b *builder) processes(last int) (l processList, err error) {
 }
 
 func (b *builder) release() (processList, error) {
-	var out bytes.Buffer
-	if err := b.scripts.capture(&out, filepath.Join(b.final, "bin", "release"), b.build); err != nil {
+	out, err := b.scripts.capture(filepath.Join(b.final, "bin", "release"), b.build)
+	if err != nil {
 		return processList{}, err
 	}
-	l, err := parseRelease(out.Bytes())
+	if len(out) == maxCapture {
+		return processList{}, fmt.Errorf("buildpack's release output invalid: it is %d MiB or more", maxCapture>>20)
+	}
+	l, err := parseRelease(out)
 	if err != nil {
 		return l, fmt.Errorf("buildpack's release output invalid: %w", err)
 	}

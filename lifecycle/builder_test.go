@@ -31,7 +31,6 @@ type staging struct {
 	args   []string
 	stdout strings.Builder
 	stderr strings.Builder
-	code   int
 }
 
 func newStaging(t *testing.T, files map[string]string) *staging {

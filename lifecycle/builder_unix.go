@@ -18,13 +18,13 @@ import (
 )
 
 // Exit codes of the builder, by which a failure's reason is known (models.go of Cloud
-// Foundry's buildpackapplifecycle). All else is 1.
+// Foundry's buildpackapplifecycle). All else is 1. There is 226 too, for bin/finalize, but
+// there as here a failure of that is one of compiling.
 const (
-	exitDetect   = 222
-	exitCompile  = 223
-	exitRelease  = 224
-	exitSupply   = 225
-	exitFinalize = 226
+	exitDetect  = 222
+	exitCompile = 223
+	exitRelease = 224
+	exitSupply  = 225
 
 	detectFailed   = "None of the buildpacks detected a compatible application"
 	compileFailed  = "Failed to compile droplet"
@@ -51,7 +51,7 @@ type builder struct {
 
 	env     environ
 	scripts *scripts
-	temp    string            // our own; removed at the end
+	temp    string            // our own; removed at the end, whatever ends us
 	fetched map[string]string // folder by key, of buildpacks given as URLs
 	used    []usedBuildpack
 	final   string // folder of the last buildpack
@@ -60,19 +60,23 @@ type builder struct {
 func runBuilder(args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	b := &builder{env: os.Environ(), fetched: map[string]string{}}
-	b.scripts = &scripts{stdout: os.Stdout, stderr: os.Stderr}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	temp, err := os.MkdirTemp("", "builder-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "builder:", err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	b := &builder{env: os.Environ(), fetched: map[string]string{}, temp: temp}
+	b.scripts = &scripts{stdout: os.Stdout, stderr: os.Stderr}
 	go func() {
 		s := <-signals
 		b.scripts.kill()
+		_ = os.RemoveAll(b.temp)
 		syscall.Exit(128 + int(s.(syscall.Signal)))
 	}()
-	err := b.run(ctx, args)
-	if b.temp != "" {
-		_ = os.RemoveAll(b.temp)
-	}
+	err = b.run(ctx, args)
 	if err == nil {
 		return 0
 	}
@@ -142,10 +146,30 @@ func (b *builder) run(ctx context.Context, args []string) error {
 		return err
 	}
 	processes, err := b.buildpacksRun()
+	if err == nil {
+		err = b.finished(ctx, processes)
+	}
 	if err != nil {
 		// What took part is told of a failure too.
-		return errors.Join(err, writeJSON(b.result, newResult(b.used, processList{})))
+		return errors.Join(err, b.tellFailure())
 	}
+	return nil
+}
+
+// tellFailure leaves a result.json of what took part, with output_metadata if it fits.
+func (b *builder) tellFailure() error {
+	r := newResult(b.used, processList{})
+	if writeResult(b.result, r) == nil {
+		return nil
+	}
+	for i := range r.LifecycleMetadata.Buildpacks {
+		r.LifecycleMetadata.Buildpacks[i].OutputMetadata = nil
+	}
+	return writeResult(b.result, r)
+}
+
+// finished writes what the buildpacks have made.
+func (b *builder) finished(ctx context.Context, processes processList) error {
 	web := processes.command("web")
 	if web == "" {
 		fmt.Fprintln(os.Stderr, "No start command specified by buildpack or via Procfile.")
@@ -154,13 +178,10 @@ func (b *builder) run(ctx context.Context, args []string) error {
 	if err := b.pack(ctx, web); err != nil {
 		return fmt.Errorf("builder: %w", err)
 	}
-	return writeJSON(b.result, newResult(b.used, processes))
+	return writeResult(b.result, newResult(b.used, processes))
 }
 
 func (b *builder) prepare() (err error) {
-	if b.temp, err = os.MkdirTemp("", "builder-"); err != nil {
-		return err
-	}
 	if b.contents == "" {
 		b.contents = filepath.Join(b.temp, "contents")
 	}

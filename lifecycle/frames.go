@@ -138,13 +138,16 @@ func (w *outputWriter) rotate() bool {
 	return true
 }
 
-func (w *outputWriter) close(now time.Time) {
+// close ends the output. It returns how many bytes are missing at the end, which there was
+// no room to tell.
+func (w *outputWriter) close(now time.Time) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tellLost(now)
 	if w.f != nil {
 		_ = w.f.Close()
 	}
+	return w.lost
 }
 
 var errFrame = errors.New("malformed output frame")

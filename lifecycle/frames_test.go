@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,6 +56,71 @@ func TestFramesThatCouldNotBeWritten(t *testing.T) {
 	c, err = o.Next(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, "kept", string(c.Data))
+}
+
+// A reader may see a part of a frame that a full disk then takes back.
+func TestAFrameThatIsTakenBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w := newOutputWriter(dir, 0)
+	now := time.Unix(1, 0).UTC()
+	w.write(frameStdout, now, frame("one"))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.Next(t.Context())
+	require.NoError(t, err)
+	_, err = w.f.WriteAt([]byte("\x01\x00\x00\x09 a part"), w.size)
+	require.NoError(t, err)
+	_, ok, err := o.read()
+	require.NoError(t, err)
+	assert.False(t, ok, "it is not whole")
+	require.NoError(t, w.f.Truncate(w.size))
+	w.write(frameStderr, now, frame("two"))
+	c, err := o.Next(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Chunk{Stderr: true, Time: now, Data: []byte("two")}, c)
+}
+
+func TestAFolderThatWasRemoved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	w := newOutputWriter(dir, 0)
+	w.write(frameStdout, time.Unix(1, 0), frame("one"))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.Next(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(dir))
+	_, err = o.Next(t.Context()) // ends, though no exit is recorded
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestWhatIsLostIsToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	w := newOutputWriter(dir, 0)
+	now := time.Unix(1, 0).UTC()
+	w.write(frameStdout, now, frame("lost"))
+	lost := w.close(now)
+	assert.EqualValues(t, 4, lost, "there is no room to tell it")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, reserveExit(dir))
+	require.NoError(t, recordStarted(dir, started{PID: os.Getpid()}))
+	require.NoError(t, recordExit(dir, Exit{Code: 3}, lost))
+	o, err := OpenOutput(dir)
+	require.NoError(t, err)
+	defer o.Close()
+	c, err := o.Next(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 4, c.Lost)
+	_, err = o.Next(t.Context())
+	assert.ErrorIs(t, err, io.EOF)
+	s, err := InitState(dir)
+	require.NoError(t, err)
+	assert.Equal(t, 3, s.Exit.Code)
 }
 
 func FuzzParseFrame(f *testing.F) {

@@ -19,7 +19,8 @@ func processStart(pid int) (uint64, bool) {
 	return uint64(t.Sec)*1e6 + uint64(t.Usec), true
 }
 
-func killSession(s started) error {
+// killLeft ends the group of a process whose init vanished.
+func killLeft(s started, _ string) error {
 	if start, ok := processStart(s.Process); s.Process == 0 || !ok || start != s.ProcessStart {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,32 +94,44 @@ func children(pid int) (all []int) {
 }
 
 func childrenByParent(pid int) []int {
-	return processes(func(s procStat) bool { return s.ppid == pid })
+	return processes(func(_ int, s procStat) bool { return s.ppid == pid })
 }
 
-func processes(which func(procStat) bool) (all []int) {
+func processes(which func(int, procStat) bool) (all []int) {
 	dirs, _ := os.ReadDir("/proc")
 	for _, d := range dirs {
 		n, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		if s, ok := stat(n); ok && s.state != 'Z' && which(s) {
+		if s, ok := stat(n); ok && s.state != 'Z' && which(n, s) {
 			all = append(all, n)
 		}
 	}
 	return all
 }
 
-// killSession ends what an init that vanished has left: the session of its process.
-func killSession(s started) error {
-	if s.Process == 0 {
-		return nil
-	}
-	for _, pid := range processes(func(p procStat) bool { return p.session == s.Process && p.start >= s.ProcessStart }) {
-		if err := signalProcess(pid, syscall.SIGKILL); err != nil {
-			return err
+// killLeft ends what an init that vanished has left: the session of its process, and what
+// bears its mark in other sessions.
+func killLeft(s started, state string) error {
+	mark := []byte("\x00" + markEnv + "=" + state + "\x00")
+	for range 100 { // what is being forked meanwhile is found the next time
+		left := processes(func(pid int, p procStat) bool {
+			if s.Process != 0 && p.session == s.Process && p.start >= s.ProcessStart {
+				return true
+			}
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // of others it cannot be read
+			return bytes.Contains(append([]byte{0}, env...), mark)
+		})
+		for _, pid := range left {
+			if err := signalProcess(pid, syscall.SIGKILL); err != nil {
+				return err
+			}
 		}
+		if len(left) == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return nil
 }

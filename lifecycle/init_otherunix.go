@@ -11,7 +11,8 @@ func bootID() string { return "" }
 
 func processStart(pid int) (uint64, bool) { return 0, syscall.Kill(pid, 0) == nil }
 
-func killSession(s started) error {
+// killLeft ends the group of a process whose init vanished.
+func killLeft(s started, _ string) error {
 	if s.Process == 0 {
 		return nil
 	}

@@ -67,12 +67,26 @@ func runInit(args []string, ready func(error)) int {
 		e := r.wait()
 		exit = &e
 	}
-	r.out.close(time.Now())
-	for record(r.state, exitFile, exit) != nil {
-		// The disk may be full. Nobody can know the exit but from here.
-		time.Sleep(time.Second)
-	}
+	r.leave(exit)
 	return 0
+}
+
+// leave writes down how the process ended. Nobody can know it but from here, so it is tried
+// until it succeeds, somebody wants all this killed, or the folder is no more.
+func (r *initRole) leave(exit *Exit) {
+	lost := r.out.close(time.Now())
+	for recordExit(r.state, *exit, lost) != nil {
+		if _, err := os.Stat(r.state); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		select {
+		case s := <-r.signals:
+			if s == killAll {
+				return
+			}
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // start returns an exit if the process could not be started, which is the process's
@@ -81,7 +95,9 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	if err := r.parse(args); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(r.state, 0o700); err != nil {
+	// Not the folders above: they were removed if whoever started us has ended, and its
+	// successor has cleaned up, before we came here.
+	if err := os.Mkdir(r.state, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(r.state, startedFile)); err == nil {
@@ -100,7 +116,10 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	}
 	self := started{PID: os.Getpid(), Boot: bootID(), Time: time.Now().UTC()}
 	self.Start, _ = processStart(self.PID)
-	if err := record(r.state, startedFile, self); err != nil {
+	if err := reserveExit(r.state); err != nil {
+		return nil, err
+	}
+	if err := recordStarted(r.state, self); err != nil {
 		return nil, err
 	}
 	code, err := r.exec()
@@ -109,7 +128,7 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	}
 	self.Process = r.main
 	self.ProcessStart, _ = processStart(r.main)
-	if err := record(r.state, startedFile, self); err != nil {
+	if err := recordStarted(r.state, self); err != nil {
 		r.killRest()
 		return nil, err
 	}
@@ -163,7 +182,9 @@ func (r *initRole) exec() (code int, err error) {
 		r.pipes = append(r.pipes, pr)
 		r.readers.Go(func() { r.copy(kind, pr) })
 	}
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: childAttr()}
+	env := environ(os.Environ())
+	env.set(markEnv, r.state)
+	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: childAttr()}
 	r.main, err = syscall.ForkExec(path, r.args, attr)
 	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
 		r.main, err = syscall.ForkExec("/bin/sh", append([]string{"sh", path}, r.args[1:]...), attr)

@@ -29,9 +29,14 @@ type Output struct {
 	f      *os.File
 	seq    int
 	opened bool   // the segment's header was read
-	buf    []byte // read, not yet parsed
+	off    int64  // in f, where buf begins: after a whole frame
+	buf    []byte // read, not yet parsed; part of room
+	room   []byte
 	seen   uint64 // output bytes told so far
 	ended  bool
+
+	missing uint64 // bytes at the end, not told yet
+	exited  time.Time
 }
 
 // ErrLost is returned for a process whose init vanished (killed, or the machine was
@@ -61,7 +66,8 @@ const (
 )
 
 // Next returns the next chunk, waiting for it. The error is io.EOF after the process's exit
-// was recorded and all was read, [ErrLost] (also after all was read), or ctx's.
+// was recorded and all was read, [ErrLost] (also after all was read), fs.ErrNotExist when
+// the folder was removed, or ctx's.
 func (o *Output) Next(ctx context.Context) (Chunk, error) {
 	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
 		if err := ctx.Err(); err != nil {
@@ -72,11 +78,21 @@ func (o *Output) Next(ctx context.Context) (Chunk, error) {
 			return c, err
 		}
 		if ended {
+			if o.missing > 0 {
+				c := Chunk{Lost: int64(o.missing), Time: o.exited}
+				o.missing = 0
+				return c, nil
+			}
 			return Chunk{}, io.EOF
 		}
-		if _, err := os.Stat(filepath.Join(o.dir, exitFile)); err == nil {
-			o.ended = true
+		if e, err := readExit(o.dir); err == nil {
+			o.ended, o.missing, o.exited = true, e.Lost, e.Time
 			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return Chunk{}, fmt.Errorf("read output: %w", err)
+		}
+		if _, err := os.Stat(o.dir); errors.Is(err, os.ErrNotExist) {
+			return Chunk{}, fmt.Errorf("read output: %w", err) // nobody will write there again
 		}
 		if wait == lastPoll {
 			if s, err := InitState(o.dir); err == nil && s.Exit == nil && !s.Alive {
@@ -102,27 +118,38 @@ func (o *Output) read() (Chunk, bool, error) {
 				return Chunk{}, false, nil
 			}
 		}
-		c, n, err := parseFrame(o.buf)
-		if err != nil {
-			return Chunk{}, false, fmt.Errorf("read output: %s: %w", segmentName(o.seq), err)
-		}
-		if n > 0 {
-			o.buf = o.buf[n:]
-			o.seen += uint64(len(c.Data)) + uint64(c.Lost)
-			return c, true, nil
+		if c, ok, err := o.frame(); ok || err != nil {
+			return c, ok, err
 		}
 		sealed := o.sealed() // before the last look
-		if more, err := o.fill(); err != nil {
+		if err := o.fill(); err != nil {
 			return Chunk{}, false, err
-		} else if more {
-			continue
+		}
+		if c, ok, err := o.frame(); ok || err != nil {
+			return c, ok, err
 		}
 		if !sealed {
 			return Chunk{}, false, nil
 		}
 		_ = o.f.Close()
-		o.f, o.opened, o.buf = nil, false, nil
+		o.f, o.opened, o.off, o.buf = nil, false, 0, nil
 	}
+}
+
+// frame takes the first frame of what was read, if it is whole.
+func (o *Output) frame() (Chunk, bool, error) {
+	c, n, err := parseFrame(o.buf)
+	if err != nil {
+		return Chunk{}, false, fmt.Errorf("read output: %s: %w", segmentName(o.seq), err)
+	}
+	o.skip(n)
+	o.seen += uint64(len(c.Data)) + uint64(c.Lost)
+	return c, n > 0, nil
+}
+
+func (o *Output) skip(n int) {
+	o.buf = o.buf[n:]
+	o.off += int64(n)
 }
 
 // open goes to the oldest segment after the last; a gap is told as a chunk.
@@ -147,7 +174,7 @@ func (o *Output) open() (Chunk, bool, error) {
 		o.f, o.seq = f, seqs[0]
 	}
 	if len(o.buf) < segmentHeader {
-		if _, err := o.fill(); err != nil || len(o.buf) < segmentHeader {
+		if err := o.fill(); err != nil || len(o.buf) < segmentHeader {
 			return Chunk{}, false, err
 		}
 	}
@@ -155,7 +182,8 @@ func (o *Output) open() (Chunk, bool, error) {
 		return Chunk{}, false, fmt.Errorf("read output: %s is not an output segment", segmentName(o.seq))
 	}
 	start := binary.BigEndian.Uint64(o.buf[8:])
-	o.buf, o.opened = o.buf[segmentHeader:], true
+	o.skip(segmentHeader)
+	o.opened = true
 	if start > o.seen {
 		lost := int64(start - o.seen)
 		o.seen = start
@@ -171,15 +199,18 @@ func (o *Output) modified() time.Time {
 	return time.Time{}
 }
 
-func (o *Output) fill() (bool, error) {
-	b := make([]byte, len(o.buf), len(o.buf)+2*maxFrame)
-	copy(b, o.buf)
-	n, err := o.f.Read(b[len(b):cap(b)])
-	o.buf = b[:len(b)+n]
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, fmt.Errorf("read output: %w", err)
+// fill reads again from behind the last whole frame: what follows may be a part of one that
+// a full disk has cut, and that another one replaces.
+func (o *Output) fill() error {
+	if o.room == nil {
+		o.room = make([]byte, 4*maxFrame)
 	}
-	return n > 0, nil
+	n, err := o.f.ReadAt(o.room, o.off)
+	o.buf = o.room[:n]
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read output: %w", err)
+	}
+	return nil
 }
 
 // sealed tells whether nothing more is written to the segment being read.

@@ -27,5 +27,5 @@ func processStart(int) (uint64, bool) { return 0, false }
 func bootID() string                  { return "" }
 
 func signalProcess(int, syscall.Signal) error    { return errors.ErrUnsupported }
-func killSession(started) error                  { return errors.ErrUnsupported }
+func killLeft(started, string) error             { return errors.ErrUnsupported }
 func initSignal(s syscall.Signal) syscall.Signal { return s }

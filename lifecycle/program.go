@@ -84,7 +84,7 @@ func install(source, path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // it is gone if all went well
 	if _, err = io.Copy(tmp, src); err == nil {
 		err = tmp.Chmod(0o755)
 	}

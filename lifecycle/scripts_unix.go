@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -27,16 +28,69 @@ type scripts struct {
 // run runs a program to its end.
 func (s *scripts) run(name string, args ...string) error { return s.start(s.stdout, name, args) }
 
-// capture runs a program and keeps what it prints.
-func (s *scripts) capture(to io.Writer, name string, args ...string) error {
-	return s.start(to, name, args)
+// maxCapture is how much of a captured output is kept.
+const maxCapture = 1 << 20
+
+// capture runs a program and returns the first of what it prints, up to maxCapture. All that
+// it printed before it ended is there, and a child that it leaves behind is not waited for.
+func (s *scripts) capture(name string, args ...string) ([]byte, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var out bytes.Buffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&firstWriter{&out}, r)
+	}()
+	err = s.start(w, name, args)
+	_ = w.Close()
+	// The reader ends where nobody has the pipe any more, or else here; the rest is in the pipe.
+	_ = r.SetReadDeadline(time.Now())
+	<-read
+	drain(r, &out)
+	return out.Bytes(), err
 }
 
-func (s *scripts) start(stdout io.Writer, name string, args []string) error {
+// drain takes what a pipe holds, and waits for no more.
+func drain(r *os.File, out *bytes.Buffer) {
+	if r.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	c, err := r.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = c.Read(func(fd uintptr) bool {
+		b := make([]byte, 64<<10)
+		for range maxCapture / len(b) { // a child may go on writing
+			n, err := syscall.Read(int(fd), b)
+			if err == syscall.EINTR {
+				continue
+			}
+			if n <= 0 {
+				break
+			}
+			_, _ = (&firstWriter{out}).Write(b[:n])
+		}
+		return true
+	})
+}
+
+// firstWriter keeps the first maxCapture bytes and takes the rest without a word.
+type firstWriter struct{ b *bytes.Buffer }
+
+func (w *firstWriter) Write(p []byte) (int, error) {
+	w.b.Write(p[:min(len(p), maxCapture-w.b.Len())])
+	return len(p), nil
+}
+
+func (s *scripts) start(stdout *os.File, name string, args []string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, stdout, s.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = 10 * time.Second // a child left behind may hold a captured pipe
 	if err := s.launch(cmd); err != nil {
 		switch {
 		case errors.Is(err, exec.ErrNotFound), errors.Is(err, syscall.ENOENT) && exists(name):
@@ -50,9 +104,6 @@ func (s *scripts) start(stdout io.Writer, name string, args []string) error {
 	s.mu.Lock()
 	s.group = 0
 	s.mu.Unlock()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil
-	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && (exit.ExitCode() == 126 || exit.ExitCode() == 127) {
 		return s.hint(name, err)

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,9 +14,16 @@ import (
 const (
 	startedFile = "started"
 	exitFile    = "exit"
+	reserveFile = ".exit" // becomes exitFile
+
+	reserved = 1024 // bytes; more than an exit takes
+
+	// markEnv names the state folder in the environment of all that an init starts, so that
+	// they are found also when that init has vanished.
+	markEnv = "DEWPOINT_INIT"
 )
 
-// Exit is how a process ended. It is the content of the file "exit" in the state folder.
+// Exit is how a process ended.
 type Exit struct {
 	// Code is the exit status; 128 + the signal's number if a signal ended it; 127 if there is
 	// no such program, 126 if it cannot be run.
@@ -59,22 +67,38 @@ func InitState(dir string) (State, error) {
 	}
 	st := State{PID: s.PID, Process: s.Process, Started: s.Time, Alive: s.alive()}
 	// After the look at the process: an init that has ended has recorded the exit before.
-	b, err := os.ReadFile(filepath.Join(dir, exitFile))
+	e, err := readExit(dir)
 	switch {
 	case err == nil:
-		st.Exit = new(Exit)
-		if err := json.Unmarshal(b, st.Exit); err != nil {
-			return State{}, fmt.Errorf("state of init: file %s: %w", exitFile, err)
-		}
+		st.Exit = &e.Exit
 	case !errors.Is(err, os.ErrNotExist):
 		return State{}, fmt.Errorf("state of init: %w", err)
 	}
 	return st, nil
 }
 
+// exitRecord is the content of the file "exit".
+type exitRecord struct {
+	Exit
+	// Lost is how many bytes of output are missing at its end.
+	Lost uint64 `json:"lost,omitempty"`
+}
+
+func readExit(dir string) (e exitRecord, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, exitFile))
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, fmt.Errorf("file %s: %w: %w", exitFile, os.ErrNotExist, err)
+	}
+	return e, nil
+}
+
 // SignalInit sends sig (SIGTERM, SIGKILL, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2) to the
 // process of an init and to its process group. SIGKILL ends all that the process has
-// started, and also what is left of a process whose init vanished; init records the exit as usual.
+// started, and also what is left of a process whose init vanished (on Linux whatever its
+// session, unless it hides its environment); init records the exit as usual.
 // To a process that has ended: nil.
 func SignalInit(dir string, sig syscall.Signal) error {
 	s, err := readStarted(dir)
@@ -83,8 +107,10 @@ func SignalInit(dir string, sig syscall.Signal) error {
 	}
 	if s.alive() {
 		err = signalProcess(s.PID, initSignal(sig))
-	} else if sig == syscall.SIGKILL && s.Boot == bootID() {
-		err = killSession(s)
+	} else if _, e := os.Stat(filepath.Join(dir, exitFile)); e != nil && sig == syscall.SIGKILL && s.Boot == bootID() {
+		if dir, err = filepath.Abs(dir); err == nil {
+			err = killLeft(s, dir)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("signal init %d: %w", s.PID, err)
@@ -97,31 +123,48 @@ func readStarted(dir string) (s started, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("file %s: %w", startedFile, err)
+	if err := json.Unmarshal(b, &s); err != nil { // a power cut has left it
+		return s, fmt.Errorf("file %s: %w: %w", startedFile, os.ErrNotExist, err)
 	}
 	return s, nil
 }
 
-// record writes a file of the state folder whole or not at all.
-func record(dir, name string, v any) error {
-	b, err := json.Marshal(v)
+// recordStarted writes the file "started" whole or not at all. It need not outlive the machine.
+func recordStarted(dir string, s started) error {
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+name+"-*")
+	tmp := filepath.Join(dir, "."+startedFile)
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, filepath.Join(dir, startedFile))
+}
+
+// reserveExit takes the room that the exit will need: the process may fill the disk.
+func reserveExit(dir string) error {
+	return os.WriteFile(filepath.Join(dir, reserveFile), bytes.Repeat([]byte{' '}, reserved), 0o600)
+}
+
+// recordExit writes the exit over what was reserved, and then gives it its name. It is not
+// synced, which would make each Stop as slow as the disk: it outlives every program, and what a power
+// cut leaves of it is as good as no record, as the process has gone with the machine.
+func recordExit(dir string, e Exit, lost uint64) error {
+	b, err := json.Marshal(exitRecord{e, lost})
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if _, err = f.Write(b); err == nil && name == exitFile {
-		err = f.Sync() // started need not outlive the machine
+	f, err := os.OpenFile(filepath.Join(dir, reserveFile), os.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
+	_, err = f.WriteAt(append(b, bytes.Repeat([]byte{' '}, max(0, reserved-len(b)))...), 0)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(dir, name))
+	return os.Rename(f.Name(), filepath.Join(dir, exitFile))
 }

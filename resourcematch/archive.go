@@ -50,12 +50,8 @@ func newSink(w io.Writer, f Format) (sink, error) {
 type tarSink struct {
 	w     *tar.Writer
 	under io.Closer
-	sums  bool // write a large file's SHA-1 before it, so that a reader can store it at once
 	buf   []byte
 }
-
-// paxSHA1 is the record that carries a SHA-1.
-const paxSHA1 = "DEWPOINT.sha1"
 
 func (t *tarSink) add(e *Entry, content io.Reader) error {
 	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode), ModTime: epoch, Typeflag: tar.TypeReg, Size: e.Size}
@@ -64,8 +60,6 @@ func (t *tarSink) add(e *Entry, content io.Reader) error {
 		h.Typeflag, h.Name = tar.TypeDir, e.Path+"/"
 	case e.Link != "":
 		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
-	case t.sums && e.Size > memoryFile && e.SHA1 != "":
-		h.PAXRecords = map[string]string{paxSHA1: e.SHA1}
 	}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
@@ -157,9 +151,6 @@ func (f *Files) Bits(ctx context.Context, known []Fingerprint, format Format) (i
 		s, err := newSink(w, format)
 		if err != nil {
 			return err
-		}
-		if t, ok := s.(*tarSink); ok {
-			t.sums = true
 		}
 		for i := range f.Entries {
 			e := &f.Entries[i]

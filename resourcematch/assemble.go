@@ -1,12 +1,11 @@
 package resourcematch
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,9 +14,15 @@ import (
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
 )
 
-// memoryFile is the largest file that is held in memory to learn its SHA-1 before it is
-// stored. A larger one is read twice.
-const memoryFile = 4 << 20
+const (
+	// packSize is how many bytes of files go into one blob, if one file is not larger: enough
+	// for few syncs, rows and requests, and little enough for the rest of a blob of which only
+	// some files are still needed.
+	packSize = 64 << 20
+	// sparse: of a blob of which a package needs less than one in so many bytes, the files
+	// are copied instead, so that a small part of it does not hold all of it.
+	sparse = 4
+)
 
 // Upload is what a package is made of: Known and one of Files and Bits, or only one of the
 // three. Where both have a path, Known counts.
@@ -69,7 +74,7 @@ func (c *Cache) Assemble(ctx context.Context, u Upload) (*Package, error) {
 }
 
 func (c *Cache) assemble(ctx context.Context, u *Upload) (*Package, error) {
-	a := &assembly{c: c, u: u, left: c.cfg.MaxPackage, at: map[string]int{}, stored: map[string]*once{}}
+	a := &assembly{c: c, u: u, left: c.cfg.MaxPackage, at: map[string]int{}, blobAt: map[string]int{}}
 	if err := a.known(ctx); err != nil {
 		return nil, err
 	}
@@ -89,17 +94,15 @@ func (c *Cache) assemble(ctx context.Context, u *Upload) (*Package, error) {
 	if err := arrange(a.parts); err != nil {
 		return nil, err
 	}
-	m := &Manifest{Version: 1, Bits: a.bits, Entries: a.parts}
+	m := &Manifest{Version: 1, Blobs: a.blobs, Entries: a.parts}
 	m.SHA256 = m.Sum()
-	text, err := json.Marshal(m)
+	text := stream(ctx, func(_ context.Context, w io.Writer) error { return m.write(w) })
+	defer text.Close()
+	ref, err := c.catalog.Put(ctx, KindPackage, u.Lease, text)
 	if err != nil {
 		return nil, err
 	}
-	ref, err := c.catalog.Put(ctx, KindPackage, u.Lease, bytes.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	p.Key, p.Keys, p.SHA256, p.Files, p.Size = ref.Key, append(m.Keys(), ref.Key), m.SHA256, m.Files(), m.Size()
+	p.Key, p.Keys, p.SHA256, p.Files, p.Size = ref.Key, append(slices.Clone(m.Blobs), ref.Key), m.SHA256, m.Files(), m.Size()
 	return p, nil
 }
 
@@ -107,20 +110,32 @@ func (c *Cache) assemble(ctx context.Context, u *Upload) (*Package, error) {
 type assembly struct {
 	c       *Cache
 	u       *Upload
-	left    int64          // bytes that the package may still have
-	parts   []Part         // grows only in the goroutine of Assemble
-	at      map[string]int // path: index in parts
-	bits    string         // key of the bits blob
-	nothing bool           // the stream of bits had no bytes at all
+	left    int64             // bytes that the package may still have
+	parts   []Part            // grows only in the goroutine of Assemble
+	at      map[string]int    // path: index in parts
+	copies  []work            // known files that are to be stored again
+	from    map[string]string // the blobs of those, by path
+	nothing bool              // the stream of bits had no bytes at all
 
-	mu     sync.Mutex
-	stored map[string]*once // SHA-1: the one time that this content is stored
+	mu     sync.Mutex // guards blobs, blobAt and, while packs are written, the Blob of each part
+	blobs  []string
+	blobAt map[string]int
 }
 
-type once struct {
-	sync.Once
-	ref catalog.Ref
-	err error
+// work is an item and the index of its part, which only the worker that has it writes.
+type work struct {
+	part int
+	item
+}
+
+// blob returns the index of a blob. The caller holds mu.
+func (a *assembly) blob(key string) int {
+	i, ok := a.blobAt[key]
+	if !ok {
+		i = len(a.blobs)
+		a.blobs, a.blobAt[key] = append(a.blobs, key), i
+	}
+	return i
 }
 
 // known turns references into parts, and pins what they refer to.
@@ -137,18 +152,17 @@ func (a *assembly) known(ctx context.Context) error {
 		if f.Mode != 0 && f.Mode&0o600 != 0o600 {
 			return &Error{Reason: BadMode, Path: f.Path, Detail: f.Mode.String()}
 		}
-		if sum, ok := alias(f.SHA1); ok {
-			sums = append(sums, sum)
-		}
+		sum, _ := alias(f.SHA1) // "": what is none is not known
+		sums = append(sums, sum)
 	}
-	refs, err := a.c.find(ctx, sums, a.u.Lease)
+	refs, err := a.c.catalog.FindPin(ctx, KindFiles, sums, a.u.Lease)
 	if err != nil {
 		return err
 	}
-	for _, f := range a.u.Known {
-		sum, _ := alias(f.SHA1)
-		ref, ok := refs.get(sum)
-		if !ok || f.Size != 0 && f.Size != ref.Size || f.SHA256 != "" && !strings.EqualFold(f.SHA256, ref.Digest) {
+	used := map[string]int64{}
+	for i, f := range a.u.Known {
+		sum, ref := sums[i], &refs[i]
+		if ref.Key == "" || f.Size != 0 && f.Size != ref.Size || f.SHA256 != "" && !strings.EqualFold(f.SHA256, ref.Digest) {
 			return &Error{Reason: Unknown, Path: f.Path, Detail: "SHA-1 " + f.SHA1}
 		}
 		if f.Mode == 0 {
@@ -156,14 +170,44 @@ func (a *assembly) known(ctx context.Context) error {
 		}
 		f.Path, _ = cleanPath(f.Path)
 		f.SHA1, f.SHA256, f.Size = sum, ref.Digest, ref.Size
-		if i, ok := a.take(Entry{Fingerprint: f}); ok {
-			a.parts[i].Key = ref.Key
-			if err := a.charge(f.Path, f.Size); err != nil {
-				return err
-			}
+		j, ok := a.take(Entry{Fingerprint: f})
+		if !ok {
+			ref.Key = "" // this path has its content already
+			continue
+		}
+		a.parts[j].Offset = ref.Offset
+		used[ref.Key] += ref.Size
+		if err := a.charge(f.Path, f.Size); err != nil {
+			return err
 		}
 	}
+	a.place(ctx, refs, used)
 	return nil
+}
+
+// place decides for each known file, in the order of parts, whether it is referred to or copied.
+func (a *assembly) place(ctx context.Context, refs []catalog.Ref, used map[string]int64) {
+	thin := map[string]bool{}
+	a.from = map[string]string{}
+	for key, n := range used {
+		row, ok := a.c.catalog.Row(key)
+		thin[key] = ok && n < row.Size/sparse
+	}
+	j := 0
+	for _, ref := range refs {
+		if ref.Key == "" {
+			continue
+		}
+		if p := &a.parts[j]; thin[ref.Key] {
+			a.from[p.Path] = ref.Key
+			a.copies = append(a.copies, work{j, item{Entry: p.Entry, open: func() (io.ReadCloser, error) {
+				return a.c.catalog.OpenRange(ctx, ref.Key, ref.Offset, ref.Size)
+			}}})
+		} else {
+			p.Blob = a.blob(ref.Key)
+		}
+		j++
+	}
 }
 
 // take gives an entry a place among the parts, unless its path has one.
@@ -184,7 +228,7 @@ func (a *assembly) charge(path string, size int64) error {
 	return nil
 }
 
-// fresh stores what is not known.
+// fresh stores what is not known, and what is to be stored again.
 func (a *assembly) fresh(ctx context.Context) error {
 	switch {
 	case a.u.Files != nil && a.u.Bits != nil:
@@ -194,17 +238,33 @@ func (a *assembly) fresh(ctx context.Context) error {
 		for i, e := range a.u.Files.Entries {
 			items[i] = item{Entry: e, open: a.u.Files.open[e.Path]}
 		}
-		return a.items(ctx, items)
+		if err := a.items(ctx, items); err != nil {
+			return err
+		}
 	case a.u.Bits != nil:
-		return a.upload(ctx)
+		if err := a.upload(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	err := a.store(ctx, a.copies)
+	var e *Error
+	if errors.As(err, &e) && e.Reason == Changed {
+		p := &a.parts[a.at[e.Path]]
+		return a.c.corrupt(ctx, p, a.from[e.Path], err)
+	}
+	return err
 }
 
 // items stores what can be opened in any order. Everything is checked before the first byte
 // is stored.
 func (a *assembly) items(ctx context.Context, items []item) error {
-	var resources, small []work
+	type content struct {
+		sum  string
+		size int64
+	}
+	var todo, twins []work
+	first := map[content]int{} // of files with one content: the part that is stored
+	a.parts = slices.Grow(a.parts, len(items))
 	for _, it := range items {
 		i, ok := a.take(it.Entry)
 		if !ok || it.open == nil {
@@ -213,22 +273,39 @@ func (a *assembly) items(ctx context.Context, items []item) error {
 		if err := a.charge(it.Path, it.Size); err != nil {
 			return err
 		}
-		if a.caches(&it.Entry) {
-			resources = append(resources, work{i, it})
-		} else {
-			small = append(small, work{i, it})
+		c := content{it.SHA1, it.Size}
+		if j, ok := first[c]; ok && c.sum != "" {
+			twins = append(twins, work{part: i, item: item{Entry: a.parts[j].Entry}})
+			continue
 		}
+		first[c] = i
+		todo = append(todo, work{i, it})
 	}
+	if err := a.store(ctx, todo); err != nil {
+		return err
+	}
+	for _, w := range twins {
+		of := &a.parts[a.at[w.Path]]
+		p := &a.parts[w.part]
+		p.SHA256, p.Blob, p.Offset = of.SHA256, of.Blob, of.Offset
+	}
+	return nil
+}
+
+// store writes files into as few blobs as packSize allows, each of files that follow each
+// other: the same files make the same blobs.
+func (a *assembly) store(ctx context.Context, files []work) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(a.c.cfg.Writers + 1)
-	if len(small) > 0 {
-		g.Go(func() error { return a.pack(gctx, small) })
-	}
-	for _, w := range resources {
-		if gctx.Err() != nil {
-			break
+	g.SetLimit(a.c.cfg.Writers)
+	for len(files) > 0 && gctx.Err() == nil {
+		n, size := 1, files[0].Size
+		for n < len(files) && size+files[n].Size <= a.c.packSize {
+			size += files[n].Size
+			n++
 		}
-		g.Go(func() error { return a.resource(gctx, w) })
+		part := files[:n]
+		files = files[n:]
+		g.Go(func() error { return a.pack(gctx, part, size) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -236,85 +313,17 @@ func (a *assembly) items(ctx context.Context, items []item) error {
 	return ctx.Err()
 }
 
-// work is an item and the index of its part, which only the worker that has it writes.
-type work struct {
-	part int
-	item
-}
-
 // caches tells whether a new file is to be known from now on.
-func (a *assembly) caches(e *Entry) bool { return !a.u.NoCache && a.c.fits(e.Size, e.Mode) }
-
-// resource stores one file that will be known.
-func (a *assembly) resource(ctx context.Context, w work) error {
-	p := &a.parts[w.part]
-	c := content{open: w.open}
-	if p.SHA1 == "" {
-		r, err := w.open()
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		src := newChecked(ctx, r, &w.Fingerprint, onlySHA1)
-		if p.Size <= memoryFile {
-			if c.body, err = src.all(); err != nil {
-				return err
-			}
-		} else if _, err := io.CopyBuffer(onlyWriter{io.Discard}, src, make([]byte, chunk)); err != nil {
-			return err
-		}
-		src.sums.into(&p.Fingerprint)
-	}
-	ref, err := a.store(ctx, p.Fingerprint, c)
-	if err != nil {
-		return err
-	}
-	p.SHA256, p.Key = ref.Digest, ref.Key
-	return nil
+func (a *assembly) caches(e *Entry) bool {
+	return !a.u.NoCache && e.Size > 0 && a.c.fits(e.Size, e.Mode)
 }
 
-// content is a file's bytes: in memory, where their SHA-1 was taken, or to be opened.
-type content struct {
-	body []byte
-	open func() (io.ReadCloser, error)
-}
-
-// store puts one content, once in an Assemble however many files have it. The Store takes
-// its SHA-256.
-func (a *assembly) store(ctx context.Context, f Fingerprint, c content) (catalog.Ref, error) {
-	a.mu.Lock()
-	o := a.stored[f.SHA1]
-	if o == nil {
-		o = &once{}
-		a.stored[f.SHA1] = o
+// found describes a stored part to the catalog, if it is to be known.
+func (a *assembly) found(all []catalog.Part, p *Part) []catalog.Part {
+	if !a.caches(&p.Entry) {
+		return all
 	}
-	a.mu.Unlock()
-	o.Do(func() { o.ref, o.err = a.put(ctx, f, c) })
-	if o.err == nil && (f.Size != o.ref.Size || f.SHA256 != "" && f.SHA256 != o.ref.Digest) {
-		return o.ref, &Error{Reason: Changed, Path: f.Path, Detail: "its SHA-1 is that of another content"}
-	}
-	return o.ref, o.err
-}
-
-func (a *assembly) put(ctx context.Context, f Fingerprint, c content) (catalog.Ref, error) {
-	if c.body != nil {
-		return a.c.catalog.PutAs(ctx, KindResource, f.SHA1, a.u.Lease, bytes.NewReader(c.body))
-	}
-	r, err := c.open()
-	if err != nil {
-		return catalog.Ref{}, fmt.Errorf("store %s: %w", f.Path, err)
-	}
-	defer r.Close()
-	src := newChecked(ctx, r, &f, onlySHA1)
-	ref, err := a.c.catalog.PutAs(ctx, KindResource, f.SHA1, a.u.Lease, src)
-	return ref, src.blame(err)
-}
-
-// all reads a small content to its end.
-func (c *checked) all() ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, c.want.Size+bytes.MinRead))
-	_, err := b.ReadFrom(c)
-	return b.Bytes(), err // not nil, even if it is empty
+	return append(all, catalog.Part{Alias: p.SHA1, Digest: p.SHA256, Offset: p.Offset, Size: p.Size})
 }
 
 // blame prefers the reader's own failure to what became of it on its way.

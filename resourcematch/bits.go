@@ -9,28 +9,39 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
-// pack stores small files one after the other in one blob.
-func (a *assembly) pack(ctx context.Context, files []work) error {
+// pack stores files one after the other in one blob.
+func (a *assembly) pack(ctx context.Context, files []work, size int64) error {
 	r := &packReader{ctx: ctx, parts: a.parts, files: files}
 	defer r.close()
-	var size int64
-	for i := range files {
-		size += files[i].Size
-	}
 	if size == 0 { // nothing to keep, but all to check
 		_, err := io.Copy(io.Discard, r)
 		return err
 	}
-	ref, err := a.c.catalog.Put(ctx, KindBits, a.u.Lease, r)
+	ref, err := a.c.catalog.PutParts(ctx, KindFiles, a.u.Lease, r, func() (all []catalog.Part) {
+		for _, w := range files {
+			all = a.found(all, &a.parts[w.part])
+		}
+		return all
+	})
 	if err != nil {
 		if r.err != nil && !errors.Is(r.err, io.EOF) {
 			err = r.err
 		}
 		return err
 	}
-	a.bits = ref.Key
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.blob(ref.Key)
+	for _, w := range files {
+		if p := &a.parts[w.part]; p.stored() {
+			p.Blob = n
+		}
+	}
 	return nil
 }
 
@@ -77,8 +88,14 @@ func (r *packReader) next() error {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", w.Path, err)
 	}
-	r.parts[w.part].Offset = r.off
-	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint, bothSums), f
+	if w.Size > 0 {
+		r.parts[w.part].Offset = r.off
+	}
+	take := bothSums
+	if w.SHA1 != "" && w.SHA256 != "" {
+		take = onlySHA256 // it proves both
+	}
+	r.cur, r.body = newChecked(r.ctx, f, &w.Fingerprint, take), f
 	return nil
 }
 
@@ -114,9 +131,25 @@ func (a *assembly) upload(ctx context.Context) error {
 		}
 		return a.tar(ctx, z)
 	case isZip(head):
-		return a.spool(ctx, br, func(f *os.File, size int64) error { return a.zip(ctx, f, size) })
+		most := a.c.archiveLimit()
+		r := &io.LimitedReader{R: br, N: most}
+		return a.spool(ctx, r, func(f *os.File, size int64) error {
+			if r.N <= 0 {
+				return &Error{Reason: TooLarge, Limit: a.c.cfg.MaxPackage, Detail: "the archive alone is larger"}
+			}
+			return a.zip(ctx, f, size)
+		})
 	}
 	return a.tar(ctx, br)
+}
+
+// archiveLimit is more than any archive has that holds a package within its limit: a zip as it
+// is, a tar once it is unpacked.
+func (c *Cache) archiveLimit() int64 {
+	if c.cfg.MaxPackage == limitOf(-1) {
+		return c.cfg.MaxPackage
+	}
+	return tarfs.Limits{Bytes: c.cfg.MaxPackage, Entries: c.entries}.MaxZip() + 1536*int64(c.entries)
 }
 
 func isZip(head []byte) bool {
@@ -146,7 +179,7 @@ func (a *assembly) inPlace(ctx context.Context, f interface {
 }
 
 func (a *assembly) zip(ctx context.Context, r io.ReaderAt, size int64) error {
-	items, err := openZip(r, size)
+	items, err := openZip(r, size, a.c.entries)
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,8 @@ import (
 	"runtime"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // Defaults of Config: Cloud Foundry's.
@@ -24,9 +22,6 @@ const (
 type Config struct {
 	// Catalog keeps the files and packages.
 	Catalog *catalog.Catalog
-	// Store is that of the Catalog. With it, a file that turns out to be damaged is deleted,
-	// so that the next push brings it anew. Nil: it stays, and pushes that need it go on failing.
-	Store blob.Store
 	// MaxPackage is the largest sum of uncompressed sizes, in bytes; 0: DefaultMaxPackage,
 	// negative: none.
 	MaxPackage int64
@@ -37,15 +32,18 @@ type Config struct {
 	MinMode Mode
 	// TempDir is where a zip that arrives as a stream waits to be read; "": os.TempDir.
 	TempDir string
-	// Writers is how many files are stored at a time; 0: 8. Each takes up to 4 MiB.
+	// Writers is how many blobs are written at a time; 0: 4, or one for each processor if there
+	// are more.
 	Writers int
 }
 
 // Cache knows the files of earlier packages and makes new ones. All methods may be called
 // by any number of goroutines. It has no state besides the Catalog's.
 type Cache struct {
-	cfg     Config
-	catalog *catalog.Catalog
+	cfg      Config
+	catalog  *catalog.Catalog
+	packSize int64
+	entries  int // the most that an upload may have: something of each is held in memory
 }
 
 // New makes a Cache; it starts nothing and reads nothing.
@@ -68,9 +66,9 @@ func New(c Config) (*Cache, error) {
 		c.MinMode = DefaultMinMode
 	}
 	if c.Writers <= 0 {
-		c.Writers = 8
+		c.Writers = max(4, runtime.GOMAXPROCS(0))
 	}
-	return &Cache{cfg: c, catalog: c.Catalog}, nil
+	return &Cache{cfg: c, catalog: c.Catalog, packSize: packSize, entries: tarfs.DefaultZipEntries}, nil
 }
 
 // fits tells whether a file is one that the cache deals with.
@@ -83,62 +81,28 @@ func (c *Cache) fits(size int64, mode Mode) bool {
 // can rely on it. A size outside the limits, a mode that is too low or not known, a sum
 // that is none or a size that isn't that of the content: not known, and no error.
 func (c *Cache) Match(ctx context.Context, fps []Fingerprint, lease catalog.Lease) ([]Fingerprint, error) {
-	sums := make([]string, 0, len(fps))
+	sums, asked := make([]string, 0, len(fps)), make([]int, 0, len(fps))
 	for i := range fps {
 		if f := &fps[i]; c.fits(f.Size, f.Mode) {
 			if sum, ok := alias(f.SHA1); ok {
-				sums = append(sums, sum)
+				sums, asked = append(sums, sum), append(asked, i)
 			}
 		}
 	}
 	if len(sums) == 0 {
 		return nil, nil
 	}
-	refs, err := c.find(ctx, sums, lease)
+	refs, err := c.catalog.FindPin(ctx, KindFiles, sums, lease)
 	if err != nil {
 		return nil, fmt.Errorf("match %d files: %w", len(fps), err)
 	}
 	known := make([]Fingerprint, 0, len(fps))
-	for i := range fps {
-		f := &fps[i]
-		sum, ok := alias(f.SHA1)
-		if !ok || !c.fits(f.Size, f.Mode) {
-			continue
-		}
-		if ref, ok := refs.get(sum); ok && same(ref, f) {
+	for i, ref := range refs {
+		if f := &fps[asked[i]]; ref.Key != "" && same(ref, f) {
 			known = append(known, *f)
 		}
 	}
 	return known, nil
-}
-
-// found is what the parts of one question found.
-type found []map[string]catalog.Ref
-
-func (f found) get(sum string) (catalog.Ref, bool) {
-	for _, m := range f {
-		if ref, ok := m[sum]; ok {
-			return ref, true
-		}
-	}
-	return catalog.Ref{}, false
-}
-
-// find looks contents up and pins them. Many are asked for in parts, side by side: each part
-// is one Update, and the Updates are joined.
-func (c *Cache) find(ctx context.Context, sums []string, lease catalog.Lease) (found, error) {
-	const worthwhile = 10_000
-	n := max(1, min(runtime.GOMAXPROCS(0), len(sums)/worthwhile))
-	out := make(found, n)
-	g, ctx := errgroup.WithContext(ctx)
-	for i := range n {
-		part := sums[i*len(sums)/n : (i+1)*len(sums)/n]
-		g.Go(func() (err error) {
-			out[i], err = c.catalog.FindPin(ctx, KindResource, part, lease)
-			return err
-		})
-	}
-	return out, g.Wait()
 }
 
 // same tells whether a kept file is what a fingerprint says, as far as that says it.

@@ -19,9 +19,13 @@
 //
 // # What is kept where
 //
-// New files inside the limits (Config.MinSize < size < Config.MaxSize, mode at least 0600)
-// become blobs of kind "resource" that are found by their SHA-1. All others of one upload
-// lie one after the other in one blob of kind "bits". The manifest is a blob of kind
-// "package". The SHA-256 of a package is that of its canonical listing, see [Manifest.Sum]: it
-// depends on paths, modes and content alone, not on what was known or how it travelled.
+// The new files of an upload lie one after the other in a few blobs of kind "files". Those
+// inside the limits (Config.MinSize < size < Config.MaxSize, mode at least 0600) are found
+// there by their SHA-1 from then on. The manifest is a blob of kind "package"; it says of
+// each file in which blob it lies, and where. So to store 20,000 files costs a few syncs and
+// rows, and to match them is to look into an index in memory. A blob stays as long as some
+// package needs one of its files; a package that needs little of one copies that instead.
+//
+// The SHA-256 of a package is that of its canonical listing, see [Manifest.Sum]: it depends on
+// paths, modes and content alone, not on what was known or how it travelled.
 package resourcematch

@@ -15,9 +15,8 @@ import (
 
 // The kinds of blobs in the catalog.
 const (
-	KindResource = "resource" // one file's content, found by its SHA-1
-	KindBits     = "bits"     // the other files of one upload, one after the other
-	KindPackage  = "package"  // a manifest
+	KindFiles   = "files"   // files of an upload, one after the other
+	KindPackage = "package" // a manifest
 )
 
 // Manifest is what a package consists of. As JSON it is the blob that a package is known by.
@@ -26,23 +25,47 @@ type Manifest struct {
 	Version int `json:"version"`
 	// SHA256 is Sum of the entries.
 	SHA256 string `json:"sha256"`
-	// Bits is the blob with the files that have no Key; "" if there is none.
-	Bits string `json:"bits,omitempty"`
+	// Blobs hold the files' contents, those of this upload and of earlier ones.
+	Blobs []string `json:"blobs,omitempty"`
 	// Entries are in the order of their paths' bytes.
 	Entries []Part `json:"entries"`
 }
 
-// Part is one thing in a package and where its content is.
+// Part is one thing in a package and where its content is: Size bytes from Offset in the
+// blob that Blob is the index of.
 type Part struct {
 	Entry
-	// Key is the blob of a file's content. Without one, the content is Size bytes from
-	// Offset in the manifest's Bits.
-	Key    string `json:"key,omitempty"`
-	Offset int64  `json:"offset,omitempty"`
+	Blob   int   `json:"blob,omitempty"`
+	Offset int64 `json:"offset,omitempty"`
 }
 
-// inBits tells whether p has content in the manifest's Bits.
-func (p *Part) inBits() bool { return p.Regular() && p.Key == "" && p.Size > 0 }
+// stored tells whether p has content in a blob.
+func (p *Part) stored() bool { return p.Regular() && p.Size > 0 }
+
+// write writes m as JSON, entry by entry: of a large package the whole text is much to hold.
+func (m *Manifest) write(w io.Writer) error {
+	head := *m
+	head.Entries = []Part{}
+	text, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	bw := bufio.NewWriterSize(w, 64<<10)
+	tail := len("]}")               // Entries is the last field
+	bw.Write(text[:len(text)-tail]) //nolint:errcheck // Flush tells
+	for i := range m.Entries {
+		if i > 0 {
+			bw.WriteByte(',') //nolint:errcheck // as above
+		}
+		e, err := json.Marshal(&m.Entries[i])
+		if err != nil {
+			return err
+		}
+		bw.Write(e) //nolint:errcheck // as above
+	}
+	bw.Write(text[len(text)-tail:]) //nolint:errcheck // as above
+	return bw.Flush()
+}
 
 // Sum returns the package's SHA-256, 64 hex digits: that of a listing with one line for each
 // entry in the order of paths, which is
@@ -77,21 +100,6 @@ func (m *Manifest) Sum() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Keys returns the blobs that the package needs besides the manifest itself, each once.
-func (m *Manifest) Keys() []string {
-	var keys []string
-	if m.Bits != "" {
-		keys = append(keys, m.Bits)
-	}
-	for i := range m.Entries {
-		if k := m.Entries[i].Key; k != "" {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
 // Files returns the number of regular files, and Size the sum of their sizes in bytes.
 func (m *Manifest) Files() (n int) {
 	for i := range m.Entries {
@@ -110,28 +118,45 @@ func (m *Manifest) Size() (n int64) {
 	return n
 }
 
+var errDamaged = errors.New("the manifest is damaged")
+
 // readManifest reads what Assemble wrote. It trusts it no further than its paths.
 func readManifest(r io.Reader) (*Manifest, error) {
+	src := &remember{r: r}
 	m := &Manifest{}
-	if err := json.NewDecoder(r).Decode(m); err != nil {
-		return nil, err
-	}
-	if m.Version != 1 {
+	err := json.NewDecoder(src).Decode(m)
+	switch {
+	case src.err != nil:
+		return nil, src.err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	case m.Version != 1:
 		return nil, fmt.Errorf("version %d of the manifest is not known; it was made by a newer release", m.Version)
 	}
 	for i := range m.Entries {
 		p := &m.Entries[i]
-		if c, ok := cleanPath(p.Path); !ok || c != p.Path {
-			return nil, &Error{Reason: BadPath, Path: p.Path}
-		}
-		if p.Size < 0 || p.Offset < 0 || p.inBits() && m.Bits == "" {
-			return nil, fmt.Errorf("entry %q has no content", p.Path)
+		if c, ok := cleanPath(p.Path); !ok || c != p.Path || p.Size < 0 || p.Offset < 0 || p.Blob < 0 || p.stored() && p.Blob >= len(m.Blobs) {
+			return nil, fmt.Errorf("%w: entry %q is impossible", errDamaged, p.Path)
 		}
 	}
 	if m.Sum() != m.SHA256 {
-		return nil, errors.New("its digest is not that of its entries; the blob is damaged")
+		return nil, fmt.Errorf("%w: its digest is not that of its entries", errDamaged)
 	}
 	return m, nil
+}
+
+// remember keeps the failure of a reader apart from what its bytes are.
+type remember struct {
+	r   io.Reader
+	err error
+}
+
+func (r *remember) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is a reader that broke
+		r.err = err
+	}
+	return n, err
 }
 
 // arrange sorts parts and refuses a thing that stands in another's way: a file or link in

@@ -1,6 +1,7 @@
 package resourcematch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,22 +20,24 @@ func (c *Cache) Manifest(ctx context.Context, key string) (*Manifest, error) {
 	}
 	defer r.Close()
 	m, err := readManifest(r)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, fmt.Errorf("open package %s: its manifest: %w", key, err)
+	switch {
+	case err == nil:
+		return m, nil
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case errors.Is(err, errDamaged):
+		err = c.corrupt(ctx, &Part{}, key, err)
 	}
-	return m, nil
+	return nil, fmt.Errorf("open package %s: its manifest: %w", key, err)
 }
 
-// Open streams the package whose manifest has the key. The same package gives the same
-// bytes each time: directories first, then files, then links, so that unpacking it never
+// Open streams the package whose manifest has the key, with the same bytes each time:
+// directories first, then files, then links, so that unpacking it never
 // goes through a link; all are of 1980-01-01.
 //
 // Each content is held against its digest while it passes. If one fails, the stream ends
-// with an *Error of reason Corrupt instead of io.EOF, and the damaged blob is deleted if
-// Config.Store is there. The caller must Close the stream; it ends with ctx, too.
+// with an *Error of reason Corrupt instead of io.EOF, and nothing of the damaged blob is known
+// any more, so that the next push brings its content anew. The caller must Close the stream; it ends with ctx, too.
 func (c *Cache) Open(ctx context.Context, key string, format Format) (io.ReadCloser, error) {
 	m, err := c.Manifest(ctx, key)
 	if err != nil {
@@ -51,35 +54,24 @@ func (c *Cache) Open(ctx context.Context, key string, format Format) (io.ReadClo
 	}), nil
 }
 
-// order puts what lies in the blob of small files as it lies there.
+// order puts files as they lie in their blobs, so that each of those is read from its
+// beginning to its end.
 func order(parts []Part) []*Part {
 	rank := func(p *Part) int {
 		switch {
 		case p.Dir:
 			return 0
-		case p.inBits():
-			return 1
 		case p.Link == "":
-			return 2
+			return 1
 		}
-		return 3
+		return 2
 	}
 	out := make([]*Part, len(parts))
 	for i := range parts {
 		out[i] = &parts[i]
 	}
 	slices.SortStableFunc(out, func(a, b *Part) int {
-		ra, rb := rank(a), rank(b)
-		switch {
-		case ra != rb:
-			return ra - rb
-		case ra == 1 && a.Offset != b.Offset:
-			if a.Offset < b.Offset {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.Path, b.Path)
+		return cmp.Or(rank(a)-rank(b), a.Blob-b.Blob, cmp.Compare(a.Offset, b.Offset), strings.Compare(a.Path, b.Path))
 	})
 	return out
 }
@@ -89,19 +81,16 @@ func (c *Cache) write(ctx context.Context, m *Manifest, format Format, w io.Writ
 	if err != nil {
 		return err
 	}
-	bits := bitsReader{c: c, ctx: ctx, key: m.Bits}
-	defer bits.close()
+	blobs := blobReader{c: c, ctx: ctx}
+	defer blobs.close()
 	for _, p := range order(m.Entries) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		switch {
-		case !p.Regular() || p.Size == 0 && p.Key == "":
+		if p.stored() {
+			err = c.copyPart(ctx, s, p, m.Blobs[p.Blob], &blobs)
+		} else {
 			err = s.add(&p.Entry, strings.NewReader(""))
-		case p.Key == "":
-			err = c.copyPart(ctx, s, p, m.Bits, func() (io.ReadCloser, error) { return bits.at(p.Offset, p.Size) })
-		default:
-			err = c.copyPart(ctx, s, p, p.Key, func() (io.ReadCloser, error) { return c.catalog.Open(ctx, p.Key) })
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.Path, err)
@@ -110,15 +99,14 @@ func (c *Cache) write(ctx context.Context, m *Manifest, format Format, w io.Writ
 	return s.close()
 }
 
-func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, open func() (io.ReadCloser, error)) error {
-	r, err := open()
+func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, blobs *blobReader) error {
+	r, err := blobs.at(key, p.Offset, p.Size)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c.corrupt(ctx, p, key, err)
 	}
 	if err != nil {
 		return err
 	}
-	defer r.Close()
 	want := Fingerprint{Path: p.Path, SHA256: p.SHA256, Size: p.Size}
 	src := newChecked(ctx, r, &want, onlySHA256)
 	err = src.blame(s.add(&p.Entry, src))
@@ -129,24 +117,20 @@ func (c *Cache) copyPart(ctx context.Context, s sink, p *Part, key string, open 
 	return err
 }
 
-// corrupt deletes damaged bytes. The catalog notes their loss when it is asked for them, and
-// from then on the same content can be stored anew.
+// corrupt gives damaged bytes up, so that the same content can be stored anew.
 func (c *Cache) corrupt(ctx context.Context, p *Part, key string, cause error) error {
 	e := &Error{Reason: Corrupt, Path: p.Path, Err: cause}
-	if c.cfg.Store == nil {
-		return e
-	}
-	if err := c.cfg.Store.Delete(ctx, key); err != nil {
+	if err := c.catalog.Discard(ctx, key); err != nil {
 		return errors.Join(e, err)
-	}
-	if r, err := c.catalog.Open(ctx, key); err == nil {
-		r.Close()
 	}
 	return e
 }
 
-// bitsReader reads the blob of small files once, from its beginning to its end.
-type bitsReader struct {
+// skip is how much of a blob is rather read in vain than that the blob is opened again.
+const skip = 1 << 20
+
+// blobReader reads pieces of blobs, best in the order in which they lie there.
+type blobReader struct {
 	c   *Cache
 	ctx context.Context
 	key string
@@ -154,38 +138,38 @@ type bitsReader struct {
 	off int64
 }
 
-func (b *bitsReader) at(off, size int64) (io.ReadCloser, error) {
-	if b.r != nil && off < b.off {
+func (b *blobReader) at(key string, off, size int64) (io.Reader, error) {
+	if b.r != nil && (key != b.key || off < b.off || off > b.off+skip) {
 		b.close()
 	}
 	if b.r == nil {
-		r, err := b.c.catalog.Open(b.ctx, b.key)
+		r, err := b.c.catalog.OpenRange(b.ctx, key, off, -1)
 		if err != nil {
 			return nil, err
 		}
-		b.r, b.off = r, 0
+		b.key, b.r, b.off = key, r, off
 	}
 	n, err := io.CopyN(io.Discard, b.r, off-b.off)
 	b.off += n
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return io.NopCloser(&bitsPart{b, size}), nil
+	return &blobPart{b, size}, nil
 }
 
-func (b *bitsReader) close() {
+func (b *blobReader) close() {
 	if b.r != nil {
 		b.r.Close()
 	}
 	b.r = nil
 }
 
-type bitsPart struct {
-	b    *bitsReader
+type blobPart struct {
+	b    *blobReader
 	left int64
 }
 
-func (p *bitsPart) Read(buf []byte) (int, error) {
+func (p *blobPart) Read(buf []byte) (int, error) {
 	if p.left == 0 {
 		return 0, io.EOF
 	}

@@ -117,7 +117,7 @@ func scanFile(ctx context.Context, name string, fi fs.FileInfo, o ScanOptions) (
 }
 
 func scanZip(ctx context.Context, r io.ReaderAt, size int64, o ScanOptions) (*Files, error) {
-	all, err := openZip(r, size)
+	all, err := openZip(r, size, 0)
 	if err != nil {
 		return nil, err
 	}

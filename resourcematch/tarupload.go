@@ -7,25 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // tar stores a tar as it arrives.
 func (a *assembly) tar(ctx context.Context, r io.Reader) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(a.c.cfg.Writers + 1)
-	s := &tarUpload{a: a, ctx: gctx, g: g, done: map[int]*Part{}}
-	err := s.read(&tarSource{ctx: gctx, r: r})
-	if s.pack != nil {
-		s.pack.CloseWithError(err) // nil: io.EOF
-	}
+	g.SetLimit(a.c.cfg.Writers)
+	s := &tarUpload{a: a, ctx: gctx, g: g, buf: make([]byte, chunk)}
+	err := s.read(&tarSource{ctx: gctx, r: r, left: a.c.archiveLimit(), limit: a.c.cfg.MaxPackage})
+	s.end(err)
 	// A worker's failure ends the reading; then it is the one to tell.
 	if werr := g.Wait(); werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = werr
@@ -33,30 +31,59 @@ func (a *assembly) tar(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range s.done {
-		a.parts[i] = *p
+	for _, p := range s.packs {
+		n := a.blob(p.key)
+		for _, i := range p.parts {
+			a.parts[i].Blob = n
+		}
 	}
 	return nil
 }
 
-// tarUpload is a tar that arrives: small files go through a pipe into one blob, others are
-// stored beside.
+// tarUpload is a tar that arrives: its files go through a pipe into a blob, and from time to
+// time into a new one.
 type tarUpload struct {
-	a    *assembly
-	ctx  context.Context
-	g    *errgroup.Group
-	pack *io.PipeWriter
-	off  int64
-	// done are the parts that workers fill in, since the parts themselves may move meanwhile.
-	done map[int]*Part
+	a     *assembly
+	ctx   context.Context
+	g     *errgroup.Group
+	buf   []byte
+	packs []*tarPack
+	w     *io.PipeWriter // into the last of packs; nil: there is none
+	off   int64
+}
+
+// tarPack is one blob.
+type tarPack struct {
+	key   string // once it is written
+	parts []int
+	found []catalog.Part
+}
+
+// begin makes a blob for the files that follow.
+func (s *tarUpload) begin() {
+	pr, pw := io.Pipe()
+	p := &tarPack{}
+	s.packs, s.w, s.off = append(s.packs, p), pw, 0
+	s.g.Go(func() error {
+		ref, err := s.a.c.catalog.PutParts(s.ctx, KindFiles, s.a.u.Lease, pr, func() []catalog.Part { return p.found })
+		pr.CloseWithError(err)
+		p.key = ref.Key
+		return err
+	})
+}
+
+// end ends the blob that is being written.
+func (s *tarUpload) end(err error) {
+	if s.w != nil {
+		s.w.CloseWithError(err) // nil: io.EOF
+	}
+	s.w = nil
 }
 
 func (s *tarUpload) read(src *tarSource) error {
 	tr := tar.NewReader(src)
+	names := 0
 	for n := 0; ; n++ {
-		if n > tarfs.DefaultEntries {
-			return badTar(fmt.Errorf("archive/tar: more than %d entries", tarfs.DefaultEntries))
-		}
 		src.zero = false // a content may have ended like that
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -69,6 +96,11 @@ func (s *tarUpload) read(src *tarSource) error {
 		if err != nil {
 			return err
 		}
+		// As for a zip: what is held of each entry must not take too much memory.
+		if names += len(e.Path) + len(e.Link); n >= s.a.c.entries || names > tarfs.MaxNames {
+			return &Error{Reason: BadArchive, Format: Tar, Path: h.Name, Detail: fmt.Sprintf(
+				"it has more than %d entries, or their names more than %d bytes", s.a.c.entries, tarfs.MaxNames)}
+		}
 		if skip {
 			continue
 		}
@@ -79,72 +111,35 @@ func (s *tarUpload) read(src *tarSource) error {
 		if err := s.a.charge(e.Path, e.Size); err != nil {
 			return err
 		}
-		p := &Part{Entry: e}
-		s.done[i] = p
-		if err := s.file(p, tr); err != nil {
+		if err := s.file(i, tr); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *tarUpload) file(p *Part, r io.Reader) error {
-	want := p.Fingerprint
-	switch {
-	case p.Size == 0 && !s.a.caches(&p.Entry):
+func (s *tarUpload) file(i int, r io.Reader) error {
+	p := &s.a.parts[i]
+	if p.Size == 0 {
 		newDigests(bothSums).into(&p.Fingerprint)
 		return nil
-	case !s.a.caches(&p.Entry):
-		return s.small(p, newChecked(s.ctx, tarBody{r}, &want, bothSums))
-	case p.Size <= memoryFile:
-		src := newChecked(s.ctx, tarBody{r}, &want, onlySHA1)
-		b, err := src.all()
-		if err != nil {
-			return err
-		}
-		src.sums.into(&p.Fingerprint)
-		s.g.Go(func() error { return s.put(p, content{body: b}) })
-		return nil
-	case p.SHA1 != "":
-		return s.put(p, content{open: func() (io.ReadCloser, error) { return io.NopCloser(tarBody{r}), nil }})
 	}
-	src := newChecked(s.ctx, tarBody{r}, &want, onlySHA1)
-	return s.a.spool(s.ctx, src, func(f *os.File, _ int64) error {
-		src.sums.into(&p.Fingerprint)
-		return s.put(p, content{open: func() (io.ReadCloser, error) {
-			_, err := f.Seek(0, io.SeekStart)
-			return io.NopCloser(f), err
-		}})
-	})
-}
-
-func (s *tarUpload) put(p *Part, c content) error {
-	ref, err := s.a.store(s.ctx, p.Fingerprint, c)
-	if err != nil {
-		return err
+	if s.w != nil && s.off+p.Size > s.a.c.packSize {
+		s.end(nil)
 	}
-	p.SHA256, p.Key = ref.Digest, ref.Key
-	return nil
-}
-
-// small sends a file into the blob of small ones, which the first of them begins.
-func (s *tarUpload) small(p *Part, src *checked) error {
-	if s.pack == nil {
-		pr, pw := io.Pipe()
-		s.pack = pw
-		s.g.Go(func() error {
-			ref, err := s.a.c.catalog.Put(s.ctx, KindBits, s.a.u.Lease, pr)
-			pr.CloseWithError(err)
-			s.a.bits = ref.Key
-			return err
-		})
+	if s.w == nil {
+		s.begin()
 	}
 	p.Offset = s.off
-	n, err := io.CopyBuffer(onlyWriter{s.pack}, src, make([]byte, min(p.Size+1, chunk)))
+	want := p.Fingerprint
+	src := newChecked(s.ctx, tarBody{r}, &want, bothSums)
+	n, err := io.CopyBuffer(onlyWriter{s.w}, src, s.buf)
 	s.off += n
 	if err != nil {
 		return src.blame(err)
 	}
 	src.sums.into(&p.Fingerprint)
+	last := s.packs[len(s.packs)-1]
+	last.parts, last.found = append(last.parts, i), s.a.found(last.found, p)
 	return nil
 }
 
@@ -164,10 +159,12 @@ func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
 		return e, false, notUTF8(h.Name)
 	}
 	p, ok := cleanPath(h.Name)
-	if !ok {
-		if path.Clean(h.Name) == "." && h.Typeflag == tar.TypeDir {
-			return e, true, nil
-		}
+	switch {
+	case h.Typeflag == tar.TypeXGlobalHeader: // a comment, as "git archive" writes one
+		return e, true, nil
+	case !ok && path.Clean(h.Name) == "." && h.Typeflag == tar.TypeDir:
+		return e, true, nil
+	case !ok:
 		return e, false, &Error{Reason: BadPath, Path: h.Name}
 	}
 	e.Path, e.Mode = p, Mode(h.Mode&0o777)
@@ -180,11 +177,8 @@ func tarEntry(h *tar.Header) (e Entry, skip bool, err error) {
 			return e, false, &Error{Reason: BadFile, Path: p, Detail: "the target of the link is impossible"}
 		}
 		e.Link, e.Mode = h.Linkname, 0o777
-	case tar.TypeReg, '\x00', tar.TypeGNUSparse:
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		e.Size = h.Size
-		if sum, ok := alias(h.PAXRecords[paxSHA1]); ok {
-			e.SHA1 = sum
-		}
 	default:
 		return e, false, &Error{Reason: BadFile, Path: p, Detail: "it is " + kindOf(h.FileInfo().Mode()) + " or a hard link"}
 	}
@@ -197,19 +191,27 @@ type tarSource struct {
 	ctx  context.Context
 	r    io.Reader
 	zero bool // the last read was of a block of zeros
+	left int64
+	// limit is what left is derived from, for the one who is told.
+	limit int64
 }
 
 func (t *tarSource) Read(p []byte) (int, error) {
 	if err := t.ctx.Err(); err != nil {
 		return 0, err
 	}
+	if t.left <= 0 {
+		return 0, &Error{Reason: TooLarge, Limit: t.limit, Detail: "the archive unpacks to more"}
+	}
 	if len(p) != tarBlock {
 		n, err := t.r.Read(p)
+		t.left -= int64(n)
 		t.zero = t.zero && n == 0
 		return n, err
 	}
 	// A header; contents and what fills their last block are not read in this size.
 	n, err := io.ReadFull(t.r, p)
+	t.left -= int64(n)
 	if n > 0 {
 		t.zero = n == tarBlock && len(bytes.TrimLeft(p, "\x00")) == 0
 		if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -242,8 +244,12 @@ func (t *tarSource) end() error {
 
 // badTar tells damage of the archive from failures of the stream.
 func badTar(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
 	text := err.Error()
-	damage := errors.Is(err, io.ErrUnexpectedEOF)
+	damage := errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) // a gzip header that is cut off says the latter
 	for _, p := range []string{"archive/tar: ", "gzip: ", "flate: "} {
 		damage = damage || strings.HasPrefix(text, p)
 	}

@@ -16,8 +16,8 @@ const maxLink = 4096
 
 // openZip lists a zip. Of a path that occurs twice, the first counts, as with the unzip that
 // Cloud Foundry runs. Sizes are charged elsewhere, in Cloud Foundry's words.
-func openZip(r io.ReaderAt, size int64) ([]item, error) {
-	z, err := tarfs.OpenZip(r, size, tarfs.Limits{Bytes: -1, Links: tarfs.AnyLinks, RawNames: true})
+func openZip(r io.ReaderAt, size int64, entries int) ([]item, error) {
+	z, err := tarfs.OpenZip(r, size, tarfs.Limits{Bytes: -1, Entries: entries, Links: tarfs.AnyLinks, RawNames: true})
 	if err != nil {
 		return nil, badZip(err)
 	}

@@ -49,15 +49,36 @@ type Route struct {
 
 // Table is which routes there are. It is immutable. The zero Table has none.
 type Table struct {
-	hosts    map[string]*host // "*.example.com" stands as ".example.com"
+	hosts    map[string]host // "*.example.com" stands as ".example.com"
 	wild     bool
 	backends []*Backend
 }
 
-// host is the routes of one host.
+// host is the routes of one host. Most have one only, without a path: it stands here itself,
+// for with many routes each step through memory costs more than all else.
 type host struct {
-	paths   map[string]*target
-	longest int // bytes of the longest path
+	whole   *target            // without a path; nil: none
+	paths   map[string]*target // the others
+	longest int                // bytes of the longest path
+}
+
+func (h *host) at(path string) *target {
+	if path == "" {
+		return h.whole
+	}
+	return h.paths[path]
+}
+
+func (h *host) put(path string, x *target) {
+	if path == "" {
+		h.whole = x
+		return
+	}
+	if h.paths == nil {
+		h.paths = map[string]*target{}
+	}
+	h.paths[path] = x
+	h.longest = max(h.longest, len(path))
 }
 
 // target is a Route that is ready for use.
@@ -70,7 +91,7 @@ type target struct {
 // NewTable makes a table. Of two routes with the same host and path, the backends are put
 // together. The caller must not change the routes' Backends any more.
 func NewTable(routes []Route) *Table {
-	t := &Table{hosts: make(map[string]*host, len(routes))}
+	t := &Table{hosts: make(map[string]host, len(routes))}
 	known := map[identity]int{}
 	for _, r := range routes {
 		r.Host = strings.TrimSuffix(strings.ToLower(r.Host), ".")
@@ -78,17 +99,13 @@ func NewTable(routes []Route) *Table {
 		key, wild := strings.CutPrefix(r.Host, "*")
 		t.wild = t.wild || wild
 		h := t.hosts[key]
-		if h == nil {
-			h = &host{paths: map[string]*target{}}
-			t.hosts[key] = h
-		}
-		h.longest = max(h.longest, len(r.Path))
-		x := h.paths[r.Path]
+		x := h.at(r.Path)
 		if x == nil {
 			x = &target{route: Route{Host: r.Host, Path: r.Path}}
 			// Tables come often; were the first backend always the first, it would get most.
 			x.turn.Store(rand.Uint32())
-			h.paths[r.Path] = x
+			h.put(r.Path, x)
+			t.hosts[key] = h
 		}
 		for i := range r.Backends {
 			b := &r.Backends[i]
@@ -170,9 +187,9 @@ func (t *Table) findLower(name []byte, path string) *target {
 }
 
 // find returns the longest path that is a prefix, by whole segments.
-func (h *host) find(path string) *target {
-	if h == nil {
-		return nil
+func (h host) find(path string) *target {
+	if h.longest == 0 {
+		return h.whole
 	}
 	// What is longer than any route can't match: so a path of a million slashes costs nothing.
 	if len(path) > h.longest {
@@ -182,15 +199,13 @@ func (h *host) find(path string) *target {
 			path = path[:max(0, strings.LastIndexByte(path[:h.longest], '/'))]
 		}
 	}
-	for {
+	for path != "" {
 		if x := h.paths[path]; x != nil {
 			return x
 		}
-		if path == "" {
-			return nil
-		}
 		path = path[:max(0, strings.LastIndexByte(path, '/'))]
 	}
+	return h.whole
 }
 
 // bareHost takes the port off.

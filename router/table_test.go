@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -91,18 +92,41 @@ func manyRoutes(n int) []router.Route {
 	return rs
 }
 
+// BenchmarkLookup looks up one route, which stays in the processor's cache, and all in turn,
+// in an order that has nothing to do with theirs.
 func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{100, 1000, 10_000, 100_000} {
 		table := router.NewTable(manyRoutes(n))
-		for _, host := range []string{"app-7.example.com", "App-7.example.com", "a.wild-7.example.com"} {
-			b.Run(fmt.Sprintf("routes=%d/%s", n, host), func(b *testing.B) {
+		exact, wild := make([]string, n/2), make([]string, n/2)
+		for i, j := range rand.New(rand.NewPCG(1, 1)).Perm(n / 2) {
+			exact[i], wild[i] = fmt.Sprintf("app-%d.example.com", j), fmt.Sprintf("a.wild-%d.example.com:8080", j)
+		}
+		for _, c := range []struct {
+			name  string
+			hosts []string
+		}{{"one", exact[:1]}, {"any", exact}, {"any-wildcard", wild}} {
+			b.Run(fmt.Sprintf("routes=%d/%s", n, c.name), func(b *testing.B) {
 				b.ReportAllocs()
-				for b.Loop() {
-					if _, ok := table.Lookup(host, "/some/path"); !ok {
+				for i := 0; b.Loop(); i++ {
+					if _, ok := table.Lookup(c.hosts[i%len(c.hosts)], "/some/path"); !ok {
 						b.Fatal("not found")
 					}
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkSetTable makes a table anew and swaps it, as is done for each change.
+func BenchmarkSetTable(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			r := router.New(router.Config{})
+			routes := manyRoutes(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				r.SetTable(router.NewTable(routes))
+			}
+		})
 	}
 }

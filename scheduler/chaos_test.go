@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -33,7 +34,51 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// follower keeps what Watch tells, through streams that it leaves at random and restarts.
+type follower struct {
+	rev  uint64
+	seen map[string]lrp.Instance
+}
+
+func (f *follower) follow(ctx context.Context, t *testing.T, s *scheduler.Scheduler, r *rand.Rand) {
+	for ctx.Err() == nil {
+		for e, err := range s.Watch(ctx, f.rev) {
+			key := lrp.RowKey(e.Instance.LRP, e.Instance.Index)
+			switch {
+			case errors.Is(err, lrp.ErrCompacted):
+				f.rev = 0
+			case err != nil:
+				t.Errorf("Watch: %v", err)
+			case e.Gone:
+				delete(f.seen, key)
+			case !e.Synced:
+				f.seen[key] = e.Instance
+			}
+			if err != nil {
+				clear(f.seen)
+				break
+			}
+			if f.rev = e.Rev; r.IntN(5) == 0 {
+				if f.rev == 0 { // it was still listing, and what it has may be old when it lists again
+					clear(f.seen)
+				}
+				break
+			}
+		}
+	}
+}
+
+// text is what a value says, however it was stored meanwhile.
+func text(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	require.NoError(t, err)
+	return string(b)
+}
+
 func chaos(t *testing.T, r *rand.Rand) {
+	f := &follower{seen: map[string]lrp.Instance{}}
+	fr := rand.New(rand.NewPCG(r.Uint64(), 3))
 	j := state.NewMemory()
 	var fakes []*schedulertest.Cell
 	var cells []cell.Cell
@@ -53,8 +98,14 @@ func chaos(t *testing.T, r *rand.Rand) {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(ctx) }()
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			f.follow(ctx, t, s, fr)
+		}()
 		stop = func() {
 			cancel()
+			<-left
 			require.NoError(t, <-ended)
 			require.NoError(t, db.Close())
 		}
@@ -97,6 +148,12 @@ func chaos(t *testing.T, r *rand.Rand) {
 				}
 				return false, nil
 			})
+			c.FailStop(func(string) (bool, error) {
+				if x.IntN(3) < odds {
+					return x.IntN(2) == 0, errors.New("broken")
+				}
+				return false, nil
+			})
 			c.Refuse(func(cell.Work) string {
 				if x.IntN(3) < odds {
 					return "insufficient resources: memory"
@@ -119,6 +176,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 	for _, c := range fakes {
 		c.Speak()
 		c.FailStart(nil)
+		c.FailStop(nil)
 		c.Refuse(nil)
 	}
 	time.Sleep(time.Hour) // every back-off is over
@@ -141,11 +199,17 @@ func chaos(t *testing.T, r *rand.Rand) {
 			t.Errorf("%s: %d rows, want %d", id, len(rows), want[id])
 		}
 		for _, i := range rows {
+			if seen := f.seen[lrp.RowKey(id, i.Index)]; text(t, seen) != text(t, i) {
+				t.Errorf("%s/%d is %+v, Watch told %+v", id, i.Index, i, seen)
+			}
 			sum++
 			if i.State != lrp.Running {
 				t.Errorf("%s/%d is %+v", id, i.Index, i)
 			}
 		}
+	}
+	if len(f.seen) != sum {
+		t.Errorf("Watch told of %d instances, there are %d", len(f.seen), sum)
 	}
 	if known != sum {
 		t.Errorf("%d works for %d instances", known, sum)

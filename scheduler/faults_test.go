@@ -245,3 +245,32 @@ func TestRunTaskAfterTheEnd(t *testing.T) {
 		assert.Zero(t, starts)
 	})
 }
+
+// A cancelled task whose Stop fails, done or not, is stopped all the same.
+func TestCancelledTaskWhoseStopFails(t *testing.T) {
+	for _, done := range []bool{false, true} {
+		bubbleRun(t, fmt.Sprint("done=", done), func(t *testing.T) {
+			c := schedulertest.New(schedulertest.Config{ID: "c1"})
+			s := started(t, scheduler.Config{Cells: []cell.Cell{c}})
+			left := 2
+			c.FailStop(func(string) (bool, error) {
+				if left--; left >= 0 {
+					return done, errors.New("broken")
+				}
+				return false, nil
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			r := task(ctx, s, staging("t"))
+			cancel()
+			synctest.Wait()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.True(t, r.done)
+			require.ErrorIs(t, r.err, context.Canceled)
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			assert.Empty(t, c.Works())
+			assert.Empty(t, s.Audit())
+		})
+	}
+}

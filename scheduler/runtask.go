@@ -13,7 +13,7 @@ import (
 
 // ErrLost says that the outcome of a task cannot be learned: its cell is gone or has
 // forgotten it, or the Scheduler ended. It may have run, in part or to its end.
-var ErrLost = errors.New("the outcome of the task is lost")
+var ErrLost = cell.ErrLost
 
 // runner is a RunTask that waits.
 type runner struct {

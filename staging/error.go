@@ -45,7 +45,7 @@ type Error struct {
 	Text, Cure string
 	// ExitStatus of the builder; 0 if it never ended by itself.
 	ExitStatus int
-	// Last holds the newest lines of output, oldest first.
+	// Last holds the newest lines that were told, at most 20, oldest first.
 	Last []string
 	// Retryable: the same staging may go well if it is tried again.
 	Retryable bool
@@ -65,7 +65,7 @@ func (e *Error) Error() string {
 	if e.ExitStatus != 0 && !strings.Contains(text, fmt.Sprint("status ", e.ExitStatus)) {
 		fmt.Fprintf(&b, " (exit status %d)", e.ExitStatus)
 	}
-	if e.Err != nil && e.Err != context.DeadlineExceeded && e.Err != context.Canceled && !strings.Contains(text, e.Err.Error()) {
+	if e.Err != nil && !bare(e.Err) && !strings.Contains(text, e.Err.Error()) {
 		b.WriteString(": ")
 		b.WriteString(e.Err.Error())
 	}
@@ -78,6 +78,12 @@ func (e *Error) Error() string {
 		b.WriteString(cure)
 	}
 	return b.String()
+}
+
+// bare tells a context's own error, which says nothing that the Reason has not said.
+func bare(err error) bool {
+	//nolint:errorlint // one that is wrapped says more
+	return err == context.DeadlineExceeded || err == context.Canceled
 }
 
 // Unwrap returns Err.

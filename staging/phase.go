@@ -23,6 +23,9 @@ const (
 	PhaseResult = "result" // reading what it left behind
 )
 
+// lastLines is how many lines an Error has at most; a cell keeps as many.
+const lastLines = 20
+
 // phases passes lines on, one at a time, and tells from them which phase it is.
 type phases struct {
 	now func() time.Time
@@ -33,6 +36,7 @@ type phases struct {
 	last string // of the phases begun
 	at   time.Time
 	done []Phase
+	tail []string // the newest lines
 
 	pending int  // downloads under way
 	created bool // the container is
@@ -91,6 +95,10 @@ func (p *phases) line(l logs.Line) {
 	if next := p.phaseOf(l.Text); next != "" {
 		p.beginLocked(next)
 	}
+	if len(p.tail) == lastLines {
+		p.tail = append(p.tail[:0], p.tail[1:]...)
+	}
+	p.tail = append(p.tail, l.Text)
 	if p.to != nil {
 		p.to(l)
 	}
@@ -116,7 +124,7 @@ func (p *phases) phaseOf(text string) string {
 			return ""
 		case created: // layers come before it, the package after it
 			p.created = true
-		case download && p.created && p.pending == 0, !download && !isCell:
+		case download && p.created && p.pending == 0 && !strings.HasSuffix(text, " failed"), !download && !isCell:
 			return PhaseBuild // a quiet build begins with the end of the last download
 		}
 	case PhaseBuild:

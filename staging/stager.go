@@ -170,7 +170,13 @@ func (s *Stager) run(ctx context.Context, r Request, limit time.Duration, p *pha
 
 // fail turns any error of a staging into its *Error.
 func (s *Stager) fail(ctx context.Context, r Request, limit time.Duration, p *phases, err error) *Error {
-	var e *Error
+	var e, told *Error
+	if errors.As(err, &told) {
+		clone := *told // the driver's own may be shared
+		told = &clone
+	} else {
+		told = &Error{}
+	}
 	switch {
 	case ctx.Err() != nil: // the caller gave up: whatever broke, that is why
 		e = &Error{Reason: Canceled, Err: context.Cause(ctx)}
@@ -179,9 +185,8 @@ func (s *Stager) fail(ctx context.Context, r Request, limit time.Duration, p *ph
 		}
 	case errors.Is(err, errLimit):
 		e = &Error{Reason: Timeout, Text: fmt.Sprintf("exceeded %s timeout", limit), Err: context.DeadlineExceeded}
-	case errors.As(err, &e):
-		clone := *e // the driver's own may be shared
-		e = &clone
+	case told.Reason != "":
+		e = told
 		if e.Reason == Timeout { // the cell only knows what was left of it
 			e.Text = fmt.Sprintf("exceeded %s timeout", limit)
 		}
@@ -190,7 +195,11 @@ func (s *Stager) fail(ctx context.Context, r Request, limit time.Duration, p *ph
 		e.Reason, e.Retryable = placement(err)
 	}
 	e.Staging, e.Name = cmp.Or(e.Staging, r.ID), cmp.Or(e.Name, r.AppName)
-	e.Phase = cmp.Or(e.Phase, p.last)
+	// By whom the end was noticed first is an accident; what was going on is not.
+	e.Phase = cmp.Or(told.Phase, p.last)
+	if e.Last = told.Last; len(e.Last) == 0 {
+		e.Last = p.tail
+	}
 	return e
 }
 
@@ -205,6 +214,9 @@ func placement(err error) (reason Reason, retry bool) {
 	}
 	if _, ok := errors.AsType[*cell.RefusedError](err); ok {
 		return InsufficientResources, true
+	}
+	if errors.Is(err, cell.ErrLost) {
+		return CellLost, true
 	}
 	for _, known := range []Reason{InsufficientResources, NoCompatibleCell, CellCommunicationError} {
 		if containsFold(err.Error(), words[known].text) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/scheduler"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/stagingtest"
 )
@@ -176,6 +177,10 @@ func TestPlacementErrors(t *testing.T) {
 		{errors.New("unable to communicate to compatible cells"), staging.CellCommunicationError},
 		{fmt.Errorf("task: %w", &staging.Error{Reason: staging.CellLost}), staging.CellLost},
 		{errors.New("ends in 222"), staging.StagingError},
+		{fmt.Errorf("run task x: %w", scheduler.ErrLost), staging.CellLost},
+		{fmt.Errorf("run task x: %w", &scheduler.PlacementError{Text: "insufficient resources: memory", Refused: []scheduler.Refusal{{Rule: "memory", Cells: 2}}}), staging.InsufficientResources},
+		{&scheduler.PlacementError{Text: "found no compatible cell for required rootfs"}, staging.NoCompatibleCell},
+		{&scheduler.PlacementError{Text: "unable to communicate to compatible cells"}, staging.CellCommunicationError},
 	} {
 		s := open(t, staging.Config{Runner: runner{}, Tasks: &stagingtest.Tasks{Before: func(cell.Work) error { return c.err }}})
 		_, err := s.Stage(t.Context(), stagingtest.Request("x"), nil)
@@ -184,7 +189,60 @@ func TestPlacementErrors(t *testing.T) {
 		assert.Equal(t, c.want, e.Reason, "%v", c.err)
 		assert.Equal(t, "place", e.Phase)
 		assert.Equal(t, "x", e.Staging)
+		if _, ok := errors.AsType[*staging.Error](c.err); !ok {
+			assert.True(t, e.Retryable, "%v: tomorrow there may be room", c.err)
+			assert.ErrorIs(t, err, c.err)
+		}
 	}
+}
+
+// The ids and codes of Cloud Foundry's API, and that each reason says something of itself.
+func TestReasonsInCloudFoundrysWords(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[staging.Reason]struct {
+		name string
+		code int
+	}{
+		staging.NoAppDetected: {"NoAppDetectedError", 170003}, staging.BuildpackCompileFailed: {"BuildpackCompileFailed", 170004},
+		staging.BuildpackReleaseFailed: {"BuildpackReleaseFailed", 170005}, staging.NoBuildpacksFound: {"NoBuildpacksFound", 170006},
+		staging.Timeout: {"StagingTimeExpired", 170007}, staging.InsufficientResources: {"InsufficientResources", 170008},
+		staging.NoCompatibleCell: {"NoCompatibleCell", 170009}, staging.StagingInProgress: {"StagingInProgress", 170017},
+		staging.BuildpackInvalid: {"BuildpackInvalid", 290003}, staging.CustomBuildpacksDisabled: {"CustomBuildpacksDisabled", 290004},
+		staging.BuildpackSupplyFailed: {"StagingError", 170001}, staging.BuildpackUnavailable: {"StagingError", 170001},
+		staging.CellCommunicationError: {"StagingError", 170001}, staging.CellLost: {"StagingError", 170001},
+		staging.Canceled: {"StagingError", 170001}, staging.ImageInvalid: {"StagingError", 170001},
+		staging.RegistryUnavailable: {"StagingError", 170001}, staging.StagingError: {"StagingError", 170001},
+		"OfSomebodyElse": {"StagingError", 170001},
+	} {
+		e := &staging.Error{Reason: reason}
+		name, code, message := e.CFError()
+		assert.Equal(t, want.name, name)
+		assert.Equal(t, want.code, code, reason)
+		assert.NotContains(t, message, "%")
+		assert.NotEqual(t, "stage app: ", e.Error())
+	}
+}
+
+// Whoever notices the end first, the last lines are there, the newest twenty.
+func TestLastLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tasks := &stagingtest.Tasks{Func: func(ctx context.Context, _ cell.Work, say func(string)) cell.Status {
+			for i := range 30 {
+				say(fmt.Sprint("line ", i))
+			}
+			<-ctx.Done()
+			return cell.Status{Reason: cell.ReasonStopped}
+		}}
+		_, err := open(t, staging.Config{Runner: runner{}, Tasks: tasks, Timeout: time.Minute}).Stage(t.Context(), stagingtest.Request("x"), nil)
+		e, ok := errors.AsType[*staging.Error](err)
+		require.True(t, ok)
+		assert.Equal(t, staging.Timeout, e.Reason)
+		assert.Contains(t, e.Error(), "exceeded 1m0s timeout")
+		require.Len(t, e.Last, 20)
+		assert.Equal(t, "line 10", e.Last[0])
+		assert.Equal(t, "line 29", e.Last[19])
+	})
 }
 
 // A fault comes in two kinds: before the work ran, and after it did. The app is free again

@@ -20,7 +20,7 @@ func BenchmarkFindPin(b *testing.B) {
 	for i := range aliases {
 		data := fmt.Sprint("file ", i)
 		aliases[i] = sha(data)
-		_, err := w.PutAs(b.Context(), "resource", aliases[i], l, strings.NewReader(data))
+		_, err := w.putAs("resource", aliases[i], l, strings.NewReader(data))
 		require.NoError(b, err)
 	}
 	for b.Loop() {

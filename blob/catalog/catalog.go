@@ -35,13 +35,14 @@ type Config struct {
 }
 
 // Catalog is the account of all blobs. All methods may be called by any number of
-// goroutines.
+// goroutines. A DB has one Catalog at a time, for it remembers what it read there.
 type Catalog struct {
 	db     *state.DB
 	store  blob.Store
 	prefix string
 	now    func() time.Time
 	newID  func() string
+	index  index
 
 	sweeping chan struct{} // holds a token of the one Sweep; guards the two below
 	listed   time.Time     // when the store was last searched for bytes without a row
@@ -73,22 +74,7 @@ func New(c Config) (*Catalog, error) {
 // already, the new ones are dropped and the Ref is of the kept ones, which lease then holds
 // too. On error nothing stays, now or after the next Sweep.
 func (c *Catalog) Put(ctx context.Context, kind string, lease Lease, r io.Reader) (Ref, error) {
-	return c.PutAs(ctx, kind, "", lease, r)
-}
-
-// PutAs is Put with an alias under which [Catalog.FindPin] finds the blob, such as the
-// SHA-1 of its bytes. That the alias is true is up to the caller.
-func (c *Catalog) PutAs(ctx context.Context, kind, alias string, lease Lease, r io.Reader) (Ref, error) {
-	key, err := c.Reserve(ctx, kind, lease)
-	if err != nil {
-		return Ref{}, err
-	}
-	saved, err := c.store.Put(ctx, key, r)
-	if err != nil {
-		c.undo(ctx, key)
-		return Ref{}, fmt.Errorf("catalog: put %s: %w", kind, err)
-	}
-	return c.commit(ctx, key, alias, saved)
+	return c.PutParts(ctx, kind, lease, r, func() []Part { return nil })
 }
 
 // Reserve gives a key under which somebody else, such as a cell, puts bytes into the Store
@@ -130,22 +116,30 @@ func (c *Catalog) Commit(ctx context.Context, key string, saved blob.Info) (Ref,
 		c.undo(ctx, key)
 		return Ref{}, fmt.Errorf("catalog: commit %s: %w", key, err)
 	}
-	return c.commit(ctx, key, "", saved)
+	return c.commit(ctx, key, saved, 0, nil)
 }
 
-func (c *Catalog) commit(ctx context.Context, key, alias string, saved blob.Info) (ref Ref, err error) {
+func (c *Catalog) commit(ctx context.Context, key string, saved blob.Info, parts int, list []byte) (ref Ref, err error) {
 	lost, err := c.lostTwin(ctx, key, saved)
 	if err == nil {
+		gone := removal{x: &c.index}
 		err = c.db.Update(ctx, func(tx *state.Tx) error {
-			ref, err = c.keep(tx, key, alias, saved, lost)
+			ref, err = c.keep(tx, key, saved, lost, &gone)
+			if err == nil && parts > 0 {
+				err = c.list(tx, ref.Key, parts, list)
+			}
 			return err
 		})
+		gone.end(err)
 	}
 	if err != nil {
 		// The Update may be done all the same; then the row is kept, undo leaves it, and it
 		// goes when the lease ends.
 		c.undo(ctx, key)
 		return Ref{}, fmt.Errorf("catalog: commit %s: %w", key, err)
+	}
+	if parts > 0 {
+		c.index.add(c.db, ref.Key)
 	}
 	if ref.Key != key {
 		c.remove(ctx, key)
@@ -170,7 +164,7 @@ func (c *Catalog) lostTwin(ctx context.Context, key string, saved blob.Info) (st
 }
 
 // keep is the step from writing to kept, or to condemned if the same bytes are kept.
-func (c *Catalog) keep(tx *state.Tx, key, alias string, saved blob.Info, lost string) (Ref, error) {
+func (c *Catalog) keep(tx *state.Tx, key string, saved blob.Info, lost string, gone *removal) (Ref, error) {
 	row, ok := blobs.Get(tx, key)
 	if !ok {
 		return Ref{}, fmt.Errorf("it is not reserved (any more): %w", fs.ErrNotExist)
@@ -190,25 +184,20 @@ func (c *Catalog) keep(tx *state.Tx, key, alias string, saved blob.Info, lost st
 	twin, ok := first(blobs.By(tx, "digest", pair(row.Kind, saved.SHA256)))
 	if ok && twin.Key == lost {
 		twin.Lost = true
+		gone.note(tx, twin)
 		if err := blobs.Put(tx, twin); err != nil {
 			return Ref{}, err
 		}
 		ok = false
 	}
 	if ok {
-		return c.useTwin(tx, row, twin, alias)
+		return c.useTwin(tx, row, twin)
 	}
-	row.State, row.Digest, row.Size, row.Alias = Kept, saved.SHA256, saved.Size, alias
+	row.State, row.Digest, row.Size = Kept, saved.SHA256, saved.Size
 	return row.ref(), blobs.Put(tx, row)
 }
 
-func (c *Catalog) useTwin(tx *state.Tx, row, twin Blob, alias string) (Ref, error) {
-	if twin.Alias == "" && alias != "" {
-		twin.Alias = alias
-		if err := blobs.Put(tx, twin); err != nil {
-			return Ref{}, err
-		}
-	}
+func (c *Catalog) useTwin(tx *state.Tx, row, twin Blob) (Ref, error) {
 	row.State = Condemned
 	if err := blobs.Put(tx, row); err != nil {
 		return Ref{}, err
@@ -241,6 +230,20 @@ func (c *Catalog) Abandon(ctx context.Context, key string) error {
 	return nil
 }
 
+// list gives a blob that was just kept its parts. Those that its twin has are only replaced
+// by more.
+func (c *Catalog) list(tx *state.Tx, key string, parts int, list []byte) error {
+	row, ok := blobs.Get(tx, key)
+	if !ok || row.Parts >= parts {
+		return nil
+	}
+	row.Parts = parts
+	if err := blobs.Put(tx, row); err != nil {
+		return err
+	}
+	return listings.Put(tx, contents{Key: key, List: list})
+}
+
 // undoTime is what cleaning up may take when the caller's own context has ended.
 const undoTime = 10 * time.Second
 
@@ -270,19 +273,24 @@ func (c *Catalog) delete(ctx context.Context, key string) error {
 	}
 	return c.db.Update(ctx, func(tx *state.Tx) error {
 		blobs.Delete(tx, key)
+		listings.Delete(tx, key)
 		return nil
 	})
 }
 
 // Open opens a kept blob. One that is not kept (any more): fs.ErrNotExist.
 func (c *Catalog) Open(ctx context.Context, key string) (io.ReadCloser, error) {
+	return c.open(ctx, key, func() (io.ReadCloser, error) { return c.store.Get(ctx, key) })
+}
+
+func (c *Catalog) open(ctx context.Context, key string, get func() (io.ReadCloser, error)) (io.ReadCloser, error) {
 	row, ok := blobs.Get(c.db.View(), key)
 	if !ok || row.State != Kept {
 		return nil, fmt.Errorf("catalog: open %s: no such blob is kept: %w", key, fs.ErrNotExist)
 	}
-	r, err := c.store.Get(ctx, key)
+	r, err := get()
 	if errors.Is(err, fs.ErrNotExist) {
-		if c.markLost(ctx, key) {
+		if lost, failed := c.markLost(ctx, key); lost && failed == nil {
 			return nil, fmt.Errorf("catalog: open %s: the store has lost its bytes: %w", key, err)
 		}
 	}
@@ -294,17 +302,35 @@ func (c *Catalog) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 
 // markLost keeps a blob without bytes from being found, and tells whether that is the case:
 // it may as well have been deleted since its row was read.
-func (c *Catalog) markLost(ctx context.Context, key string) (lost bool) {
-	err := c.db.Update(ctx, func(tx *state.Tx) error {
+func (c *Catalog) markLost(ctx context.Context, key string) (lost bool, err error) {
+	gone := removal{x: &c.index}
+	err = c.db.Update(ctx, func(tx *state.Tx) error {
 		row, ok := blobs.Get(tx, key)
 		if lost = ok && row.State == Kept; !lost || row.Lost {
 			return nil
 		}
 		row.Lost = true
+		gone.note(tx, row)
 		return blobs.Put(tx, row)
 	})
-	return lost && err == nil
+	gone.end(err)
+	return lost, err
 }
 
-// Get gives the row of a blob, in any state.
-func (c *Catalog) Get(r state.Reader, key string) (Blob, bool) { return blobs.Get(r, key) }
+// Discard says that a kept blob turned out to be damaged: neither it nor its parts are found
+// any more, so that the same bytes can be put anew. Its bytes are deleted; those of a blob
+// with parts stay for whoever needs the sound ones, until nobody does. A key that is not
+// kept is left alone: nil.
+func (c *Catalog) Discard(ctx context.Context, key string) error {
+	lost, err := c.markLost(ctx, key)
+	if row, _ := blobs.Get(c.db.View(), key); err == nil && lost && row.Parts == 0 {
+		err = c.store.Delete(ctx, key)
+	}
+	if err != nil {
+		return fmt.Errorf("catalog: discard %s: %w", key, err)
+	}
+	return nil
+}
+
+// Row gives the newest durable row of a blob, in any state.
+func (c *Catalog) Row(key string) (Blob, bool) { return blobs.Get(c.db.View(), key) }

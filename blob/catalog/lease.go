@@ -75,42 +75,67 @@ func (c *Catalog) alive(r state.Reader, l Lease) error {
 	return nil
 }
 
-// FindPin finds the kept blobs of a kind that have one of the aliases, and makes lease hold
-// them, all in one Update. What is not in the answer is not there. 100,000 aliases are fine.
-func (c *Catalog) FindPin(ctx context.Context, kind string, aliases []string, lease Lease) (map[string]Ref, error) {
-	// Most of the work is done outside the Update, in which all others wait.
-	view := c.db.View()
-	maybe := map[string]Ref{}
-	for _, a := range aliases {
-		if _, ok := maybe[a]; ok || a == "" {
-			continue
-		}
-		if row, ok := first(blobs.By(view, "alias", pair(kind, a))); ok {
-			maybe[a] = row.ref()
-		}
-	}
-	var found map[string]Ref
+// FindPin finds the parts of kept blobs of a kind that have one of the aliases, and makes
+// lease hold their blobs, all in one Update. The answer has a Ref for each alias; that of one
+// which is not there is zero. 100,000 aliases are fine.
+func (c *Catalog) FindPin(ctx context.Context, kind string, aliases []string, lease Lease) ([]Ref, error) {
+	// All is looked up before the Update, in which everybody else waits.
+	refs, n, gen, sure := c.index.look(c.db, kind, aliases)
+	var settled uint64
 	err := c.db.Update(ctx, func(tx *state.Tx) error {
 		if err := c.alive(tx, lease); err != nil {
 			return err
 		}
-		found = make(map[string]Ref, len(maybe))
-		p := pin{ID: c.newID(), Lease: lease, Keys: make([]string, 0, len(maybe))}
-		for a, ref := range maybe {
-			if row, ok := blobs.Get(tx, ref.Key); ok && row.findable() {
-				found[a] = ref
-				p.Keys = append(p.Keys, ref.Key)
-			}
+		if !sure || !c.index.still(gen) {
+			n = forget(tx, refs)
+			settled = c.index.count()
 		}
-		if len(p.Keys) == 0 {
+		if n == 0 {
 			return nil
 		}
+		p := pin{ID: c.newID(), Lease: lease, Keys: keysOf(refs)}
 		return pins.Put(tx, p)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("catalog: find %d of %s: %w", len(aliases), kind, err)
 	}
-	return found, nil
+	if settled > 0 {
+		c.index.make(c.db, settled)
+	}
+	return refs, nil
+}
+
+// keysOf returns the blobs of refs, each once.
+func keysOf(refs []Ref) (keys []string) {
+	seen, last := map[string]bool{}, ""
+	for i := range refs {
+		if k := refs[i].Key; k != last && k != "" && !seen[k] {
+			seen[k] = true
+			keys = append(keys, k)
+		}
+		last = refs[i].Key
+	}
+	return keys
+}
+
+// forget drops what is not to be found any more, and counts the rest.
+func forget(tx *state.Tx, refs []Ref) (n int) {
+	there := map[string]bool{"": false}
+	for i := range refs {
+		k := refs[i].Key
+		ok, asked := there[k]
+		if !asked {
+			row, found := blobs.Get(tx, k)
+			ok = found && row.findable()
+			there[k] = ok
+		}
+		if ok {
+			n++
+		} else {
+			refs[i] = Ref{}
+		}
+	}
+	return n
 }
 
 // Pin makes lease hold kept blobs by their keys; if one of them is not kept, none is held

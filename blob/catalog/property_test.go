@@ -101,7 +101,7 @@ func (m *promised) actions(w *world) map[string]func(*rapid.T) {
 				m.alias[alias] = data
 			}
 			m.trouble(rt, w, func() {
-				ref, err := w.PutAs(w.ctx, "kind", alias, l, strings.NewReader(data))
+				ref, err := w.putAs("kind", alias, l, strings.NewReader(data))
 				if err == nil {
 					m.data[ref.Key] = data
 					m.hold(l, ref.Key)
@@ -139,13 +139,16 @@ func (m *promised) actions(w *world) map[string]func(*rapid.T) {
 		},
 		"find": func(rt *rapid.T) {
 			l := m.lease(rt)
-			found, err := w.FindPin(w.ctx, "kind", slices.Collect(maps.Keys(m.alias)), l)
+			aliases := slices.Sorted(maps.Keys(m.alias))
+			found, err := w.FindPin(w.ctx, "kind", aliases, l)
 			if err != nil {
 				return
 			}
-			for alias, ref := range found {
-				m.data[ref.Key] = m.alias[alias]
-				m.hold(l, ref.Key)
+			for i, ref := range found {
+				if ref.Key != "" {
+					m.data[ref.Key] = m.alias[aliases[i]]
+					m.hold(l, ref.Key)
+				}
 			}
 		},
 		"use": func(rt *rapid.T) {

@@ -70,7 +70,8 @@ func (c *Catalog) condemn(ctx context.Context, res *SweepResult) error {
 	if len(candidates)+len(expired) == 0 {
 		return nil
 	}
-	return c.db.Update(ctx, func(tx *state.Tx) error {
+	gone := removal{x: &c.index}
+	err := c.db.Update(ctx, func(tx *state.Tx) error {
 		for _, l := range expired {
 			if row, ok := leases.Get(tx, string(l)); ok && !now.Before(row.Expires) {
 				endLease(tx, l)
@@ -83,6 +84,9 @@ func (c *Catalog) condemn(ctx context.Context, res *SweepResult) error {
 			if !ok || row.State == Condemned || held.need(tx, row) {
 				continue
 			}
+			if row.findable() {
+				gone.note(tx, row)
+			}
 			row.State = Condemned
 			if err := blobs.Put(tx, row); err != nil {
 				return err
@@ -91,6 +95,8 @@ func (c *Catalog) condemn(ctx context.Context, res *SweepResult) error {
 		}
 		return nil
 	})
+	gone.end(err)
+	return err
 }
 
 // held is what live leases hold.
@@ -176,6 +182,7 @@ func (c *Catalog) deleteBatch(ctx context.Context, rows []Blob, res *SweepResult
 	err := c.db.Update(ctx, func(tx *state.Tx) error {
 		for _, row := range gone {
 			blobs.Delete(tx, row.Key)
+			listings.Delete(tx, row.Key)
 		}
 		return nil
 	})

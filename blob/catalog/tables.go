@@ -22,10 +22,9 @@ type Blob struct {
 	Key    string `json:"key"`
 	Kind   string `json:"kind"`
 	Digest string `json:"digest,omitempty"` // SHA-256, 64 hex digits; once it is kept
-	// Alias is another name for the same bytes within the kind, such as their SHA-1.
-	Alias string `json:"alias,omitempty"`
-	Size  int64  `json:"size,omitempty"` // bytes
-	State State  `json:"state"`
+	Size   int64  `json:"size,omitempty"`   // bytes
+	Parts  int    `json:"parts,omitempty"`  // how many of its parts can be found
+	State  State  `json:"state"`
 	// Lost says that the store was asked for the bytes and had none. It is not found any
 	// more, so that the same bytes can be put anew.
 	Lost    bool      `json:"lost,omitempty"`
@@ -37,12 +36,13 @@ func (b Blob) findable() bool { return b.State == Kept && !b.Lost }
 
 func (b Blob) ref() Ref { return Ref{Kind: b.Kind, Digest: b.Digest, Key: b.Key, Size: b.Size} }
 
-// Ref names a kept blob, for rows of others.
+// Ref names a kept blob, or a part of one, for rows of others.
 type Ref struct {
-	Kind   string `json:"kind"`   // "resource", "package", "droplet", "cache", "buildpack", …
-	Digest string `json:"digest"` // SHA-256, 64 hex digits
-	Key    string `json:"key"`    // what Open and Use want
-	Size   int64  `json:"size"`   // bytes
+	Kind   string `json:"kind"`             // "package", "droplet", "cache", "buildpack", …
+	Digest string `json:"digest"`           // SHA-256, 64 hex digits
+	Key    string `json:"key"`              // what Open and Use want: that of the blob
+	Offset int64  `json:"offset,omitempty"` // in the blob, of a part
+	Size   int64  `json:"size"`             // bytes
 }
 
 // leaseRow is a lease that has not been released.
@@ -77,12 +77,6 @@ var (
 			}
 			return []string{pair(b.Kind, b.Digest)}
 		}},
-		state.Index[Blob]{Name: "alias", Keys: func(b Blob) []string {
-			if !b.findable() || b.Alias == "" {
-				return nil
-			}
-			return []string{pair(b.Kind, b.Alias)}
-		}},
 		state.Index[Blob]{Name: "state", Keys: func(b Blob) []string {
 			if b.State == Kept { // most are; the index is for the few
 				return nil
@@ -98,7 +92,7 @@ var (
 )
 
 // Tables gives the tables that the DB of a Catalog has to be opened with.
-func Tables() []state.AnyTable { return []state.AnyTable{blobs, leases, pins, references} }
+func Tables() []state.AnyTable { return []state.AnyTable{blobs, listings, leases, pins, references} }
 
 func first[T any](seq func(func(T) bool)) (v T, ok bool) {
 	for v := range seq {

@@ -214,8 +214,6 @@ func testStartTwice(t *testing.T, c Cell) {
 	}
 }
 
-func gone(e cell.Event) bool { return e.Gone }
-
 func testStop(t *testing.T, c Cell) {
 	must(t, c.Start(t.Context(), c.work("w1", "out=up", "hang")))
 	until(t, c, "w1", "running", phase(cell.PhaseRunning))

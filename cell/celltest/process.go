@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,15 @@ func testOutput(t *testing.T, r Runtime) {
 	_, stdout, _ := said(t, r, c, "main", nil, "lines=20000", "raw=end")
 	if n := strings.Count(stdout, "\n"); n != 20000 || !strings.HasSuffix(stdout, "line 20000\nend") {
 		t.Errorf("%d lines arrived, the last bytes are %q", n, stdout[max(0, len(stdout)-30):])
+	}
+}
+
+func testBytes(t *testing.T, r Runtime) {
+	c := create(t, r, cell.Creation{ID: "x"})
+	const n = 8 << 20
+	_, stdout, stderr := said(t, r, c, "main", nil, "bytes="+strconv.Itoa(n))
+	if !bytes.Equal([]byte(stdout), Bytes(n, 0)) || !bytes.Equal([]byte(stderr), Bytes(n, 1)) {
+		t.Errorf("of %d bytes on each output %d and %d arrived, or not as they were", n, len(stdout), len(stderr))
 	}
 }
 

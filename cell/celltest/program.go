@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -24,6 +26,7 @@ import (
 //	out=TEXT err=TEXT       prints a line
 //	raw=TEXT                prints TEXT, without a line feed
 //	lines=N                 prints "line 1" to "line N"
+//	bytes=N                 prints N bytes of any value on both outputs at once, see Bytes
 //	exit=N                  ends with status N
 //	wait                    waits for TERM
 //	hang                    waits for KILL
@@ -33,6 +36,8 @@ import (
 //	dir                     prints the working folder
 //	serve                   answers HTTP at $PORT with 200 until TERM, then goes on
 //	serve=CODE              the same with another status
+//	once                    takes one connection at $PORT, reads a byte, and goes on; the
+//	                        connection ends with the program
 //
 // At its end it exits with 0. MemoryProgram and Main are the two shapes of it.
 
@@ -46,6 +51,18 @@ type machine struct {
 	write          func(string, []byte) error
 	listen         func(port int) (net.Listener, error)
 	dir            string
+	open           []io.Closer // to its end
+}
+
+// Bytes are what the program prints for bytes=N: on standard output those of variant 0, on
+// standard error those of variant 1. They do not end with a line feed.
+func Bytes(n int, variant byte) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{variant}).Read(b) // never fails
+	if n > 0 {
+		b[n-1] = 0
+	}
+	return b
 }
 
 // MemoryProgram is the suites' program for a cell.Memory.
@@ -68,7 +85,12 @@ func Main(args []string) int {
 	return m.run(args)
 }
 
-func (m machine) run(args []string) int {
+func (m *machine) run(args []string) int {
+	defer func() {
+		for _, c := range m.open {
+			_ = c.Close() // the program ends
+		}
+	}()
 	for _, a := range args {
 		verb, arg, _ := strings.Cut(a, "=")
 		if code, end := m.do(verb, arg); end {
@@ -78,7 +100,7 @@ func (m machine) run(args []string) int {
 	return 0
 }
 
-func (m machine) do(verb, arg string) (code int, end bool) {
+func (m *machine) do(verb, arg string) (code int, end bool) {
 	switch verb {
 	case "out":
 		fmt.Fprintln(m.stdout, arg)
@@ -93,6 +115,15 @@ func (m machine) do(verb, arg string) (code int, end bool) {
 			fmt.Fprintf(w, "line %d\n", i+1)
 		}
 		_ = w.Flush() // a reader that is gone does not concern the program
+	case "bytes":
+		n, _ := strconv.Atoi(arg)
+		var wg sync.WaitGroup
+		for i, w := range []io.Writer{m.stdout, m.stderr} {
+			wg.Go(func() { _, _ = w.Write(Bytes(n, byte(i))) })
+		}
+		wg.Wait()
+	case "once":
+		return m.once()
 	case "exit":
 		n, _ := strconv.Atoi(arg)
 		return n, true
@@ -129,7 +160,30 @@ func (m machine) do(verb, arg string) (code int, end bool) {
 	return 0, false
 }
 
-func (m machine) serve(arg string) (code int, end bool) {
+func (m *machine) once() (code int, end bool) {
+	port, err := strconv.Atoi(m.getenv("PORT"))
+	if err != nil {
+		fmt.Fprintln(m.stderr, "PORT:", err)
+		return 1, true
+	}
+	l, err := m.listen(port)
+	if err == nil {
+		m.open = append(m.open, l)
+		fmt.Fprintln(m.stdout, "listening")
+		var c net.Conn
+		if c, err = l.Accept(); err == nil {
+			m.open = append(m.open, c)
+			_, err = c.Read(make([]byte, 1))
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(m.stderr, err)
+		return 1, true
+	}
+	return 0, false
+}
+
+func (m *machine) serve(arg string) (code int, end bool) {
 	status := http.StatusOK
 	if arg != "" {
 		status, _ = strconv.Atoi(arg)
@@ -154,7 +208,7 @@ func (m machine) serve(arg string) (code int, end bool) {
 		_ = srv.Serve(l) // ends by Close below
 	}()
 	<-m.ctx.Done()
-	srv.Close()
+	_ = srv.Close() // it ends with its program
 	<-ended
 	return 0, false
 }

@@ -50,10 +50,13 @@ func Run(t *testing.T, open func(t *testing.T) Runtime) {
 		{"CreateThatFailsLeavesNothing", testCreateFails},
 		{"CreateEndsWithItsContext", testCreateCancelled},
 		{"LayersAreSharedAndPrivate", testLayers},
+		{"LayersAreFetchedTogether", testLayersTogether},
+		{"LayersAreOpenedOncePerDigest", testLayersOnce},
 		{"StreamInAndOut", testStreams},
 		{"StreamInRefusesEntriesThatEscape", testEscapes},
 		{"RunGivesArgumentsEnvironmentAndFolder", testRunGives},
 		{"OutputIsWholeWhenWaitReturns", testOutput},
+		{"AnyBytesOnBothOutputs", testBytes},
 		{"ExitStatusAndSignals", testExit},
 		{"RunOfAProgramThatIsNotThere", testRunAbsent},
 		{"AProcessOutlivesItsContext", testOutlives},
@@ -239,6 +242,57 @@ func testLayers(t *testing.T, r Runtime) {
 	must(t, one.StreamIn(t.Context(), "/home/vcap/app", bytes.NewReader(archive(t, "run", "changed"))))
 	expectFile(t, one, "/home/vcap/app/run", "changed")
 	expectFile(t, two, "/home/vcap/app/run", "from the layer")
+}
+
+// Each layer comes only when all are asked for.
+func testLayersTogether(t *testing.T, r Runtime) {
+	const n = 3
+	var asked sync.WaitGroup
+	asked.Add(n)
+	var all []cell.Layer
+	for i := range n {
+		data := archive(t, "f", fmt.Sprint(i))
+		all = append(all, cell.Layer{Digest: digest(data), Dir: fmt.Sprintf("/l/%d", i), Open: func(context.Context) (io.ReadCloser, error) {
+			asked.Done()
+			asked.Wait()
+			return io.NopCloser(bytes.NewReader(data)), nil
+		}})
+	}
+	c := create(t, r, cell.Creation{ID: "x", Layers: all})
+	for i := range n {
+		expectFile(t, c, fmt.Sprintf("/l/%d/f", i), fmt.Sprint(i))
+	}
+}
+
+// Many containers that are made at the same time open a layer once.
+func testLayersOnce(t *testing.T, r Runtime) {
+	data := archive(t, "f", "x")
+	var mu sync.Mutex
+	opened := 0
+	begun, let := make(chan struct{}), make(chan struct{})
+	l := cell.Layer{Digest: digest(data), Dir: "/l", Open: func(context.Context) (io.ReadCloser, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if opened++; opened == 1 {
+			close(begun)
+			<-let
+		}
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}}
+	var wg sync.WaitGroup
+	for _, id := range ids(8) {
+		wg.Go(func() {
+			if _, err := r.Create(t.Context(), cell.Creation{ID: id, Layers: []cell.Layer{l}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-begun
+	close(let)
+	wg.Wait()
+	if opened != 1 {
+		t.Errorf("the layer was opened %d times, want once", opened)
+	}
 }
 
 func expectFile(t *testing.T, c cell.Container, name, want string) {

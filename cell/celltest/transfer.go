@@ -48,6 +48,14 @@ func testOptional(t *testing.T, c Cell) {
 		t.Errorf("status is %+v", s)
 	}
 	expectLines(t, lines(t, c, "w1"), "STG Downloading build artifacts cache...", "STG Downloading build artifacts cache failed", "STG ran")
+	// One that turns out to be damaged when all of it is there is as if it had not come.
+	data := archive(t, "f", "damaged")
+	w = c.work("w2", "cat=lib/f")
+	w.Inputs = []cell.Input{{Source: inline(data), Dir: "/home/vcap/lib", SHA256: digest([]byte("other")), Name: "library", Optional: true}}
+	if s := ended(t, c, w); s.Failure != "" {
+		t.Errorf("status is %+v", s)
+	}
+	expectLines(t, lines(t, c, "w2"), "STG Downloading library failed", "STG absent lib/f")
 }
 
 func testTooLarge(t *testing.T, c Cell) {

@@ -41,6 +41,7 @@ type container struct {
 
 	destroy sync.Mutex // one Destroy at a time
 	removed bool       // guarded by destroy
+	trash   string     // guarded by destroy: where the folder was moved
 }
 
 var (
@@ -123,13 +124,12 @@ func (c *container) StreamOut(_ context.Context, name string) (io.ReadCloser, er
 	return f, nil
 }
 
-// stateDir is where the init of a process keeps what it knows. Process ids may hold
-// anything; the folder's name must not.
+// stateDir is where the init of a process keeps what it knows; its name is the process's id.
 func (c *container) stateDir(id string) (string, error) {
 	if err := cell.CheckID(id); err != nil {
 		return "", fmt.Errorf("process id %w", err)
 	}
-	return filepath.Join(c.dir, "state", id), nil
+	return filepath.Join(c.dir, c.meta.State, id), nil
 }
 
 func (c *container) Run(ctx context.Context, p cell.Process, stdio cell.IO) (cell.Running, error) {
@@ -178,7 +178,13 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	cmd := c.r.cfg.Program.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + c.Path("/home/vcap"), "TMPDIR=" + c.Path("/tmp")}, c.r.cfg.Env, p.Env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither Ctrl-C at our terminal nor its end is for it
-	if err := c.r.cfg.Program.Start(cmd); err != nil {
+	// A crowd of programs that start would keep each from answering in its time.
+	if err := c.r.starts.enter(ctx); err != nil {
+		return nil, errors.Join(err, removeAll(state))
+	}
+	err = c.r.cfg.Program.Start(cmd)
+	c.r.starts.leave()
+	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
 	ended := make(chan struct{})
@@ -213,7 +219,7 @@ func (c *container) nofile() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return 0
 	}
-	return min(uint64(c.meta.Spec.NoFile), uint64(lim.Max))
+	return min(uint64(c.meta.Spec.NoFile), uint64(lim.Max)) //nolint:unconvert // the type differs from system to system
 }
 
 // Attach implements cell.Attacher.
@@ -248,20 +254,14 @@ func (c *container) Destroy(ctx context.Context) error {
 		return nil
 	}
 	// What works inside ends soon: without its processes, and its folder is not looked for again.
-	if err := c.kill(ctx); err != nil {
+	if err := c.kill(ctx, c.dir); err != nil {
 		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
 	}
 	c.use.Lock()
 	c.gone = true
 	c.use.Unlock()
-	if err := c.kill(ctx); err != nil { // one that was just being started
-		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
-	}
-	trash, err := os.MkdirTemp(filepath.Join(c.r.dir, trashDir), "c-")
-	if err == nil {
-		err = os.Rename(c.dir, filepath.Join(trash, "c"))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	trash, err := c.discard(ctx) // with what was just being started
+	if err != nil {
 		return fmt.Errorf("destroy container %s: %w", c.info.ID, err)
 	}
 	c.removed = true
@@ -270,12 +270,39 @@ func (c *container) Destroy(ctx context.Context) error {
 	c.r.mu.Unlock()
 	c.r.ports.Release(c.meta.Ports)
 	c.r.sweepLayers()
-	c.r.discard(ctx, trash)
+	c.r.remove(ctx, trash)
 	return nil
 }
 
-// discard removes a folder, in the background if it takes long.
-func (r *Runtime) discard(ctx context.Context, dir string) {
+// discard ends what runs, and moves the folder to where things are removed. An init that a
+// killed program was starting may come late: either it finds no folder and ends, or it is found there.
+func (c *container) discard(ctx context.Context) (string, error) {
+	if err := c.kill(ctx, c.dir); err != nil {
+		return "", err
+	}
+	if c.trash == "" {
+		trash := c.r.trash(c.info.ID)
+		if err := os.Rename(c.dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		c.trash = trash
+	}
+	return c.trash, c.kill(ctx, c.trash)
+}
+
+// trash is a new name in the folder of what is removed. To make a folder there could fail on a full disk.
+func (r *Runtime) trash(name string) string {
+	return filepath.Join(r.dir, trashDir, name+"."+strconv.FormatUint(r.trashed.Add(1), 10))
+}
+
+// drop removes a container that was never whole, or is not any more.
+func (c *container) drop(ctx context.Context) error {
+	trash, err := c.discard(ctx)
+	return errors.Join(err, removeAll(trash))
+}
+
+// remove removes a folder, in the background if it takes long.
+func (r *Runtime) remove(ctx context.Context, dir string) {
 	done := make(chan struct{})
 	r.wg.Go(func() {
 		defer close(done)
@@ -292,39 +319,58 @@ func (r *Runtime) discard(ctx context.Context, dir string) {
 	}
 }
 
-// kill ends all processes and waits for their inits to have ended.
-func (c *container) kill(ctx context.Context) error {
-	all, err := os.ReadDir(filepath.Join(c.dir, "state"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// kill ends all processes and waits for their inits to have ended. The container's folder is
+// at dir.
+func (c *container) kill(ctx context.Context, dir string) error {
+	states, err := c.states(dir)
 	if err != nil {
 		return err
 	}
 	var left []string
-	for _, e := range all {
-		state := filepath.Join(c.dir, "state", e.Name())
+	for _, state := range states {
 		err := lifecycle.SignalInit(state, syscall.SIGKILL)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // no process was started
 		case err != nil:
 			return err
 		default:
-			left = append(left, e.Name())
+			left = append(left, state)
 		}
 	}
-	for _, id := range left {
-		if err := c.awaitInit(ctx, id); err != nil {
+	for _, state := range left {
+		if err := c.awaitInit(ctx, state); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// states lists the state folders of the processes of a container that is at dir. It knows them also if
+// the container is damaged.
+func (c *container) states(dir string) (all []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), statePrefix) {
+			continue
+		}
+		processes, err := os.ReadDir(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range processes {
+			all = append(all, filepath.Join(dir, e.Name(), p.Name()))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return all, err
+}
+
 // awaitInit waits until an init has ended.
-func (c *container) awaitInit(ctx context.Context, id string) error {
+func (c *container) awaitInit(ctx context.Context, state string) error {
 	c.mu.Lock()
-	ended := c.children[id]
+	ended := c.children[filepath.Base(state)]
 	c.mu.Unlock()
 	if ended != nil {
 		select {
@@ -335,7 +381,7 @@ func (c *container) awaitInit(ctx context.Context, id string) error {
 		}
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		s, err := lifecycle.InitState(filepath.Join(c.dir, "state", id))
+		s, err := lifecycle.InitState(state)
 		if err != nil || !s.Alive {
 			return nil //nolint:nilerr // no state: nothing to wait for
 		}

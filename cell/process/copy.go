@@ -57,7 +57,7 @@ func (c *copier) folder(ctx context.Context, from, to *os.Root, st fs.FileInfo) 
 		case mode&fs.ModeSymlink != 0:
 			err = copyLink(from, to, e.Name())
 		case mode.IsRegular():
-			err = c.file(from, to, st)
+			err = c.file(ctx, from, to, st)
 		}
 		if err != nil {
 			return err
@@ -108,7 +108,7 @@ func copyLink(from, to *os.Root, name string) error {
 	return err
 }
 
-func (c *copier) file(from, to *os.Root, st fs.FileInfo) error {
+func (c *copier) file(ctx context.Context, from, to *os.Root, st fs.FileInfo) error {
 	name := st.Name()
 	src, err := from.Open(name)
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *copier) file(from, to *os.Root, st fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	err = c.content(dst, src, st.Size())
+	err = c.content(ctx, dst, src, st.Size())
 	if err == nil {
 		err = dst.Chmod(st.Mode().Perm())
 	}
@@ -139,7 +139,10 @@ func (c *copier) file(from, to *os.Root, st fs.FileInfo) error {
 	return to.Chtimes(name, time.Time{}, st.ModTime()) // interpreters compare it with what they have compiled
 }
 
-func (c *copier) content(dst, src *os.File, size int64) error {
+// piece is how much is copied before the context is looked at again.
+const piece = 16 << 20
+
+func (c *copier) content(ctx context.Context, dst, src *os.File, size int64) error {
 	if size == 0 {
 		return nil
 	}
@@ -149,6 +152,15 @@ func (c *copier) content(dst, src *os.File, size int64) error {
 		}
 		c.plain.Store(true)
 	}
-	_, err := io.Copy(dst, src) // in the kernel where it can
-	return err
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, err := io.CopyN(dst, src, piece) // in the kernel where it can
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }

@@ -13,11 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dewpoint-go/dewpoint/cell"
 )
 
-// layer is an unpacked archive: the folder <boot>-<digest>. Nothing is synced to disk,
-// so one of an earlier boot may be damaged, and is not used.
+// layer is an unpacked archive: the folder <digest>. Nothing is synced to disk, so those
+// of an earlier boot may be damaged, and are not used.
 type layer struct {
 	ready chan struct{} // closed when it was unpacked, or err is set
 	err   error
@@ -66,21 +68,55 @@ func (r *Runtime) loadLayers() error {
 	return nil
 }
 
-// putLayer gives a container its copy of a layer.
-func (r *Runtime) putLayer(ctx context.Context, root *os.Root, l cell.Layer) error {
-	if err := checkDigest(l.Digest); err != nil {
-		return err
+// putLayers gives a container its copies of layers. They are fetched and unpacked at the same
+// time, and copied in their order, as a later one may stand in the folder of an earlier one.
+func (r *Runtime) putLayers(ctx context.Context, root *os.Root, all []cell.Layer) error {
+	for _, l := range all {
+		if err := checkDigest(l.Digest); err != nil {
+			return err
+		}
 	}
-	have, err := r.layer(ctx, l)
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", l.Digest, err)
+	g, fetching := errgroup.WithContext(ctx)
+	g.SetLimit(fetches)
+	have := make([]*layer, len(all))
+	for i, l := range all {
+		g.Go(func() (err error) {
+			if have[i], err = r.layer(fetching, l); err != nil {
+				return fmt.Errorf("layer %s: %w", l.Digest, err)
+			}
+			return nil
+		})
 	}
 	defer func() {
 		r.mu.Lock()
-		have.users--
-		have.used = time.Now()
-		r.mu.Unlock()
+		defer r.mu.Unlock()
+		for _, l := range have {
+			if l != nil {
+				l.users--
+				l.used = time.Now()
+			}
+		}
 	}()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, l := range all {
+		if err := r.copyLayer(ctx, root, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetches is how many layers of a container are fetched at the same time.
+const fetches = 8
+
+// copyLayer copies a layer that is unpacked.
+func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) error {
+	if err := r.copies.enter(ctx); err != nil {
+		return err
+	}
+	defer r.copies.leave()
 	dir := inside(l.Dir)
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -100,7 +136,7 @@ func (r *Runtime) putLayer(ctx context.Context, root *os.Root, l cell.Layer) err
 	return nil
 }
 
-// layer returns a layer that is unpacked; the caller is one of its users.
+// layer returns a layer that is unpacked; the caller is one of its users. Nil after an error.
 func (r *Runtime) layer(ctx context.Context, l cell.Layer) (*layer, error) {
 	for {
 		r.mu.Lock()
@@ -116,7 +152,10 @@ func (r *Runtime) layer(ctx context.Context, l cell.Layer) (*layer, error) {
 				r.mu.Unlock()
 			}
 			close(have.ready)
-			return have, have.err
+			if have.err != nil {
+				return nil, have.err
+			}
+			return have, nil
 		}
 		have.users++
 		r.mu.Unlock()
@@ -181,11 +220,8 @@ func (r *Runtime) sweepLayers() {
 	slices.SortFunc(idle, func(a, b string) int { return r.layers[a].used.Compare(r.layers[b].used) })
 	for _, d := range idle[:len(idle)-r.cfg.KeepLayers] {
 		delete(r.layers, d)
-		trash, err := os.MkdirTemp(filepath.Join(r.dir, trashDir), "l-")
-		if err == nil {
-			err = os.Rename(r.layerDir(d), filepath.Join(trash, "l"))
-		}
-		if err != nil {
+		trash := r.trash(d)
+		if err := os.Rename(r.layerDir(d), trash); err != nil {
 			r.cfg.Logger.Error("remove a layer", "digest", d, "error", err)
 			continue
 		}

@@ -4,8 +4,10 @@ package process_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -61,10 +63,17 @@ func open(t *testing.T, dir string) *process.Runtime {
 	return r
 }
 
+// openClean is open, and asserts when that is closed that nothing is left below dir.
+func openClean(t *testing.T, dir string) *process.Runtime {
+	t.Helper()
+	t.Cleanup(func() { empty(t, dir); noProcesses(t, dir) })
+	return open(t, dir)
+}
+
 func TestRuntime(t *testing.T) {
 	t.Parallel()
 	celltest.Run(t, func(t *testing.T) celltest.Runtime {
-		return celltest.Runtime{Runtime: open(t, t.TempDir()), Program: program}
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
 	})
 }
 
@@ -87,10 +96,7 @@ func runAgent(t *testing.T, c cell.AgentConfig) *cell.Agent {
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
-		dir := t.TempDir()
-		r := open(t, dir)
-		t.Cleanup(func() { empty(t, dir) })
-		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: r}), Program: program}
+		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())}), Program: program}
 	})
 }
 
@@ -102,4 +108,26 @@ func empty(t *testing.T, dir string) {
 		assert.NoError(t, err)
 		assert.Empty(t, all, d)
 	}
+}
+
+// noProcesses asserts that no process works for a container below dir.
+func noProcesses(t *testing.T, dir string) {
+	t.Helper()
+	assert.Empty(t, processesOf(t, dir))
+}
+
+// processesOf lists the processes that have dir among their arguments or work below it;
+// where there is no /proc, none.
+func processesOf(t *testing.T, dir string) []string {
+	var all []string
+	found, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(t, err)
+	for _, p := range found {
+		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd"))
+		if strings.Contains(string(args), dir) || strings.HasPrefix(cwd, dir) {
+			all = append(all, fmt.Sprintf("%s %q in %s", p, args, cwd))
+		}
+	}
+	return all
 }

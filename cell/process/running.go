@@ -42,7 +42,7 @@ func (r *running) deliver(ctx context.Context, stdio cell.IO) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // it was only read
 	// Reading polls ever more seldom while nothing comes: the end of the init wakes it.
 	until, wake := context.WithCancel(ctx)
 	defer wake()
@@ -79,8 +79,12 @@ func (r *running) deliver(ctx context.Context, stdio cell.IO) error {
 		if c.Lost > 0 {
 			c.Data = fmt.Appendf(nil, "\n%d bytes of output are missing here\n", c.Lost)
 		}
-		if w != nil {
-			_, _ = w.Write(c.Data) // a sink that fails loses its own output
+		switch w := w.(type) { // a sink that fails loses its own output
+		case nil:
+		case cell.Stamper:
+			_, _ = w.Stamp(c.Time, c.Data)
+		default:
+			_, _ = w.Write(c.Data)
 		}
 	}
 }
@@ -129,7 +133,7 @@ func (r *running) exit(ctx context.Context) (cell.Exit, error) {
 // destroyed is the end of a process whose container went with all that was recorded.
 func (r *running) destroyed(err error) (cell.Exit, error) {
 	if errors.Is(err, fs.ErrNotExist) && r.c.enter() != nil {
-		return cell.Exit{Code: 137, Signal: "KILL", Time: time.Now().UTC()}, nil
+		return cell.Exit{Code: 137, Signal: "KILL", Time: time.Now().UTC()}, nil //nolint:nilerr // Destroy has ended it
 	} else if errors.Is(err, fs.ErrNotExist) {
 		r.c.leave()
 	}

@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,10 +14,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,13 +30,14 @@ import (
 
 // The folders below Config.Dir.
 const (
-	containersDir = "containers" // <id>/{root, state/<process>, meta.json}
+	containersDir = "containers" // <id>/{root, state-*/<process>, meta.json}
 	layersDir     = "layers"     // <digest>
 	makingDir     = "making"     // what is not whole yet
 	trashDir      = "trash"      // what is being removed
 	programDir    = "program"
 	lockFile      = "lock"
 	metaFile      = "meta.json"
+	statePrefix   = "state-"
 )
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,6 +50,10 @@ type Runtime struct {
 	dir   string // absolute
 	lock  *os.File
 	ports ports.Pool
+
+	trashed atomic.Uint64 // names given in trashDir
+
+	copies, starts gate // so that a crowd does not make each of its members slow
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -88,15 +95,16 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	r := &Runtime{cfg: c, dir: dir, lock: lock, containers: map[string]*container{}, reserved: map[string]bool{}, layers: map[string]*layer{}}
+	width := 2 * runtime.GOMAXPROCS(0)
+	r.copies, r.starts = make(gate, width), make(gate, max(8, width))
 	r.closing, r.close = context.WithCancel(context.Background())
 	if err := r.load(ctx); err != nil {
-		r.Close()
-		return nil, err
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
@@ -119,26 +127,6 @@ func (c *Config) defaults() {
 	}
 }
 
-// lockDir makes the folder ours until the lock is closed or this program ends.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w; give one that this user may write to", dir, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		b := make([]byte, 20)
-		n, _ := f.Read(b)
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("folder %s is in use by process %s: end it, or give another folder", dir, strings.TrimSpace(string(b[:n])))
-		}
-		return nil, fmt.Errorf("lock folder %s: %w", dir, err)
-	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0) // only for the sentence above
-	return f, nil
-}
-
 // load removes what a program that was ended has left halfway, and finds the rest.
 func (r *Runtime) load(ctx context.Context) error {
 	for _, d := range []string{makingDir, trashDir} {
@@ -157,9 +145,21 @@ func (r *Runtime) load(ctx context.Context) error {
 		return err
 	}
 	for _, e := range all {
+		if !e.IsDir() {
+			continue // not ours
+		}
 		c, err := r.find(e.Name())
-		if err != nil {
+		var damaged *json.SyntaxError
+		switch {
+		case err == nil:
+		case !errors.As(err, &damaged) && !errors.Is(err, fs.ErrNotExist):
 			r.cfg.Logger.Error("a container that cannot be read is left alone", "container", e.Name(), "error", err)
+			continue
+		default: // as by a power cut: nobody can use it, and its id must not stay taken
+			r.cfg.Logger.Error("a damaged container is removed", "container", e.Name(), "error", err)
+			if err := r.newContainer(e.Name(), meta{}).drop(ctx); err != nil {
+				return fmt.Errorf("remove container %s, which cannot be read: %w", e.Name(), err)
+			}
 			continue
 		}
 		r.containers[e.Name()] = c
@@ -179,7 +179,8 @@ func (r *Runtime) load(ctx context.Context) error {
 func (r *Runtime) Close() error {
 	r.close()
 	r.wg.Wait()
-	return r.lock.Close()
+	// A child that is just being forked has the file, too, so to close it is not enough.
+	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
 
 // Capacity implements cell.Runtime.
@@ -198,7 +199,7 @@ func (r *Runtime) Capacity(context.Context) (cell.Resources, error) {
 		if err := unix.Statfs(r.dir, &st); err != nil {
 			return res, fmt.Errorf("disk of %s: %w; set Config.Disk", r.dir, err)
 		}
-		res.Disk = int64(st.Blocks) * int64(st.Bsize)
+		res.Disk = int64(st.Blocks) * int64(st.Bsize) //nolint:unconvert // the types differ from system to system
 	}
 	return res, nil
 }
@@ -221,6 +222,9 @@ type meta struct {
 	Created time.Time `json:"created"`
 	Ports   []int     `json:"ports,omitempty"` // one for each of Spec.Ports
 	Layers  []string  `json:"layers,omitempty"`
+	// State is the folder of the states of processes. No other container has had it, also none of
+	// this id: an init that a killed program has forked may still be on its way there.
+	State string `json:"state"`
 }
 
 // Create implements cell.Runtime.
@@ -254,7 +258,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 		delete(r.reserved, c.ID)
 		r.mu.Unlock()
 	}()
-	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC()}
+	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC(), State: statePrefix + rand.Text()[:12]}
 	if m.Ports, err = r.ports.Take(ctx, len(c.Spec.Ports)); err != nil {
 		return nil, err
 	}
@@ -283,7 +287,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 
 // build fills the folder of a new container.
 func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.Layer) error {
-	for _, d := range []string{"root/home/vcap", "root/tmp", "state"} {
+	for _, d := range []string{"root/home/vcap", "root/tmp", m.State} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
@@ -303,10 +307,8 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 		return err
 	}
 	defer root.Close()
-	for _, l := range layers {
-		if err := r.putLayer(ctx, root, l); err != nil {
-			return err
-		}
+	if err := r.putLayers(ctx, root, layers); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
@@ -332,25 +334,4 @@ func (r *Runtime) newContainer(id string, m meta) *container {
 		c.info.Addresses = append(c.info.Addresses, cell.Address{Port: p, Host: net.JoinHostPort(r.cfg.Host, strconv.Itoa(p))})
 	}
 	return c
-}
-
-// removeAll is os.RemoveAll that also removes what is in folders without write permission.
-func removeAll(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	err := os.RemoveAll(dir)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(p, 0o700) // if that fails, so does what follows
-			if err != nil {
-				return nil //nolint:nilerr // it could not be listed before; RemoveAll tells if it still cannot
-			}
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }

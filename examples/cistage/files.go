@@ -70,9 +70,51 @@ func writeEntry(t *tar.Writer, files *resourcematch.Files, e resourcematch.Entry
 	return err
 }
 
+// target is where a droplet or cache is written to.
+type target struct {
+	path string
+	// direct is set for what must not be replaced by a file: a pipe or a device.
+	direct bool
+}
+
+// checkTarget tells early whether a file can be written.
+func checkTarget(path string) (target, error) {
+	t := target{path: path}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		t.path = real // a link stays one
+	}
+	fi, err := os.Stat(t.path)
+	switch {
+	case err == nil && fi.IsDir():
+		return t, fmt.Errorf("%s is a folder; name a file in it", path)
+	case err == nil && !fi.Mode().IsRegular():
+		t.direct = true
+		return t, nil
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return t, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(t.path), ".cistage-*")
+	if err != nil {
+		return t, fmt.Errorf("%s cannot be written: %w", path, errors.Unwrap(err))
+	}
+	f.Close()
+	return t, os.Remove(f.Name())
+}
+
 // save writes a file whole or not at all.
-func save(file string, r io.Reader) (_ blob.Info, err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".cistage-*")
+func (t target) save(r io.Reader) (_ blob.Info, err error) {
+	if t.direct {
+		f, err := os.OpenFile(t.path, os.O_WRONLY, 0)
+		if err != nil {
+			return blob.Info{}, err
+		}
+		info, err := copyTo(f, r)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		return info, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(t.path), ".cistage-*")
 	if err != nil {
 		return blob.Info{}, err
 	}
@@ -81,8 +123,7 @@ func save(file string, r io.Reader) (_ blob.Info, err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), r)
+	info, err := copyTo(f, r)
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
@@ -92,5 +133,11 @@ func save(file string, r io.Reader) (_ blob.Info, err error) {
 	if err != nil {
 		return blob.Info{}, err
 	}
-	return blob.Info{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, os.Rename(f.Name(), file)
+	return info, os.Rename(f.Name(), t.path)
+}
+
+func copyTo(w io.Writer, r io.Reader) (blob.Info, error) {
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w, sum), r)
+	return blob.Info{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, err
 }

@@ -25,9 +25,27 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, restore) // a second signal ends the program at once
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Caught, so that a write to a pipe without a reader fails, instead of killing us.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	os.Exit(run(ctx, os.Args[1:], output{os.Stdout, cancel}, output{os.Stderr, cancel}))
+}
+
+// output tells when nobody reads it any more.
+type output struct {
+	w      io.Writer
+	broken func()
+}
+
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		o.broken()
+	}
+	return n, err
 }
 
 const usage = `Usage: cistage [flags] -o DROPLET DIR
@@ -52,6 +70,7 @@ Flags:
 // options are the command line.
 type options struct {
 	dir, out, cache, catalogue string
+	target                     target // of out
 	buildpacks, env            list
 	stack, name                string
 	timeout                    time.Duration
@@ -67,8 +86,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("cistage", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.SetOutput(io.Discard)
 	f.StringVar(&o.out, "o", "", "`file` to write the droplet to")
 	f.Var(&o.buildpacks, "buildpack", "buildpack to use instead of detecting one: a name of -buildpacks, a folder, a zip, or the `URL` of a zip or git repository; may be repeated, the last builds the app")
 	f.StringVar(&o.catalogue, "buildpacks", filepath.Join("examples", "buildpacks"), "`folder` with a buildpack in each subfolder, detected in the order of names")
@@ -78,12 +96,16 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.name, "name", "", "name of the app; the folder's by default")
 	f.DurationVar(&o.timeout, "timeout", staging.DefaultTimeout, "limit of the whole")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON; output of the buildpacks goes to standard error then")
-	if err := f.Parse(args); err != nil {
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stderr, usage)
+		f.SetOutput(stderr)
+		f.PrintDefaults()
 		return o, err
-	}
-	if f.NArg() != 1 || o.out == "" || o.timeout <= 0 {
-		f.Usage()
-		return o, errors.New("one DIR, -o and a positive -timeout are needed")
+	case err != nil:
+		return o, fmt.Errorf("%w; -h lists the flags", err)
+	case f.NArg() != 1 || o.out == "" || o.timeout <= 0:
+		return o, errors.New("one DIR, -o and a positive -timeout are needed; -h lists the flags")
 	}
 	for _, kv := range o.env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
@@ -93,6 +115,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var err error
 	if o.dir, err = filepath.Abs(f.Arg(0)); err != nil {
 		return o, err
+	}
+	if o.target, err = checkTarget(o.out); err != nil {
+		return o, fmt.Errorf("-o: %w", err)
+	}
+	if fi, err := os.Stat(o.cache); o.cache != "" && err == nil && !fi.IsDir() {
+		return o, fmt.Errorf("-cache: %s is a file; give a folder", o.cache)
 	}
 	if o.name == "" {
 		o.name = filepath.Base(o.dir)

@@ -177,7 +177,7 @@ func TestInterrupt(t *testing.T) {
 func TestTheExamplesStage(t *testing.T) {
 	t.Parallel()
 	needsUnix(t)
-	for app, tool := range map[string]string{"hello-python": "python3", "hello-node": "node", "hello-static": "python3", "hello-go": "go"} {
+	for app, tool := range map[string]string{"hello-java": "javac", "hello-python": "python3", "hello-node": "node", "hello-static": "python3", "hello-go": "go"} {
 		t.Run(app, func(t *testing.T) {
 			t.Parallel()
 			needs.Tool(t, tool)

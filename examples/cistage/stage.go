@@ -36,11 +36,11 @@ func stage(ctx context.Context, o options, out func(logs.Line)) (staging.Result,
 		return staging.Result{}, err
 	}
 	defer func() { _ = files.Close() }()
-	work, err := os.MkdirTemp("", "cistage-")
+	work, clean, err := workFolder(ctx)
 	if err != nil {
 		return staging.Result{}, err
 	}
-	defer func() { _ = os.RemoveAll(work) }()
+	defer clean()
 	runner, err := buildpacks(o, work)
 	if err != nil {
 		return staging.Result{}, err
@@ -85,36 +85,17 @@ func request(o options) staging.Request {
 
 // buildpacks makes the runner, with each subfolder of -buildpacks that has a bin.
 func buildpacks(o options, work string) (*buildpack.Runner, error) {
-	var all buildpack.Catalogue
-	entries, err := os.ReadDir(o.catalogue)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	all, err := buildpack.Folder(o.catalogue)
+	if errors.Is(err, os.ErrNotExist) && len(o.buildpacks) > 0 {
+		all, err = &buildpack.Catalogue{}, nil // nobody asked for its names
 	}
-	for _, e := range entries {
-		dir := filepath.Join(o.catalogue, e.Name())
-		if fi, err := os.Stat(filepath.Join(dir, "bin")); err != nil || !fi.IsDir() {
-			continue
-		}
-		if err := all.Add(buildpack.Entry{Name: e.Name(), Location: "dir:" + dir}); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, fmt.Errorf("-buildpacks: %w", err)
 	}
 	return buildpack.New(buildpack.Config{
-		Catalogue: &all, Local: true, Dir: filepath.Join(work, "buildpacks"),
-		BaseEnv: hostEnv(),
+		Catalogue: all, Local: true, Dir: filepath.Join(work, "buildpacks"),
+		BaseEnv: buildpack.HostEnv(os.Environ()),
 	})
-}
-
-// hostEnv is what of this program's environment buildpacks are given: where programs are,
-// and how the network is reached.
-func hostEnv() []string {
-	var env []string
-	for _, name := range []string{"PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
 }
 
 // opener gives the cell what it asks for: the app as it lies in its folder, the cache, the
@@ -137,11 +118,11 @@ func opener(o options, files *resourcematch.Files, runner *buildpack.Runner) fun
 func saver(o options) func(context.Context, string, io.Reader) (blob.Info, error) {
 	return func(_ context.Context, key string, r io.Reader) (blob.Info, error) {
 		if key == dropletKey {
-			return save(o.out, r)
+			return o.target.save(r)
 		}
 		if err := os.MkdirAll(o.cache, 0o755); err != nil {
 			return blob.Info{}, err
 		}
-		return save(filepath.Join(o.cache, cacheFile), r)
+		return target{path: filepath.Join(o.cache, cacheFile)}.save(r)
 	}
 }

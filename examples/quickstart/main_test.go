@@ -71,6 +71,7 @@ func app(t *testing.T, extra ...string) string {
 type session struct {
 	t    *testing.T
 	cmd  *exec.Cmd
+	pipe io.Closer
 	out  *bufio.Reader
 	read strings.Builder // what was read of out
 	errs bytes.Buffer
@@ -83,7 +84,7 @@ func begin(t *testing.T, args ...string) *session {
 	s := &session{t: t, cmd: exec.Command(exe, args...)}
 	out, err := s.cmd.StdoutPipe()
 	require.NoError(t, err)
-	s.out = bufio.NewReader(out)
+	s.pipe, s.out = out, bufio.NewReader(out)
 	s.cmd.Stderr = &s.errs
 	require.NoError(t, s.cmd.Start())
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
@@ -113,7 +114,7 @@ func (s *session) end() (status int, stdout, stderr string) {
 	return s.cmd.ProcessState.ExitCode(), s.read.String(), s.errs.String()
 }
 
-func push(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func pushed(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	return begin(t, args...).end()
 }
@@ -145,11 +146,11 @@ func nothingLeft(t *testing.T, data string) {
 func TestASecondPushSparesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	data, dir := filepath.Join(t.TempDir(), "data of é"), app(t)
-	status, stdout, stderr := push(t, flags(data, dir, "-once", "-env", "GREETING=dew", "-instances", "2")...)
+	status, stdout, stderr := pushed(t, flags(data, dir, "-once", "-env", "GREETING=dew", "-instances", "2")...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	at := 0
 	for _, step := range []string{"isolation none", "== Record", "== Resource match", "== Upload", "== Package", "== Staging", "Cell cell-0 runs task", "-----> Compiling",
-		"== Droplet and cache", "== Schedule", "== Start", "2 of 2 instances", "took", "200 OK", "Hello from hello, instance"} {
+		"== Droplet and cache", "== Schedule", "== Start", "2 of 2 instances", "web: 2 of 2 instances run", "took", "200 OK", "Hello from hello, instance"} {
 		i := strings.Index(stdout[at:], step)
 		require.GreaterOrEqual(t, i, 0, "%q is not where it belongs:\n%s", step, stdout)
 		at += i
@@ -158,7 +159,7 @@ func TestASecondPushSparesWhatIsThere(t *testing.T) {
 	nothingLeft(t, data)
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "new"), bytes.Repeat([]byte("new"), 100_000), 0o644))
-	status, stdout, stderr = push(t, flags(data, dir, "-once")...)
+	status, stdout, stderr = pushed(t, flags(data, dir, "-once")...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	assert.Contains(t, stdout, "1 of 2 files")
 	assert.Contains(t, stdout, "found the cache")
@@ -183,7 +184,7 @@ func TestAKilledProgramsAppRunsOnUntilTheNextStart(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, 200, resp.StatusCode)
 
-	status, stdout, stderr := push(t, flags(data, dir, "-once")...)
+	status, stdout, stderr := pushed(t, flags(data, dir, "-once")...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	assert.Contains(t, stdout, "An earlier run left hello running; it is ended now.")
 	_, err = net.Dial("tcp", addr)
@@ -221,8 +222,28 @@ func TestCtrlC(t *testing.T) {
 			if c.file != "" {
 				require.NoError(t, os.Remove(filepath.Join(dir, c.file)))
 			}
-			status, stdout, stderr = push(t, flags(data, dir, "-once")...)
+			status, stdout, stderr = pushed(t, flags(data, dir, "-once")...)
 			assert.Equal(t, 0, status, "the next push works: %s%s", stdout, stderr)
+		})
+	}
+}
+
+// A terminal that is closed, or output that nobody reads: everything ends.
+func TestNobodyIsThereAnyMore(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*session) error{
+		"hang-up":     func(s *session) error { return s.cmd.Process.Signal(syscall.SIGHUP) },
+		"broken pipe": func(s *session) error { return s.pipe.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			data, dir := t.TempDir(), app(t)
+			s := begin(t, flags(data, dir, "-instances", "3")...)
+			s.until("== Schedule")
+			require.NoError(t, leave(s))
+			_ = s.cmd.Wait() // the status says how it was interrupted
+			assert.Equal(t, exitInterrupted, s.cmd.ProcessState.ExitCode(), &s.errs)
+			nothingLeft(t, data)
 		})
 	}
 }
@@ -234,6 +255,8 @@ func TestBadInput(t *testing.T) {
 	t.Cleanup(func() { busy.Close() })
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("text"), 0o644))
+	hostsFile := filepath.Join(t.TempDir(), "hosts")
+	require.NoError(t, os.WriteFile(hostsFile, []byte("text"), 0o644))
 	for name, c := range map[string]struct {
 		args   []string
 		status int
@@ -250,6 +273,10 @@ func TestBadInput(t *testing.T) {
 		"app is missing":     {flags("", filepath.Join(file, "none")), exitUsage, "none"},
 		"app is a text":      {flags("", file), exitUsage, "zip"},
 		"app is empty":       {flags("", t.TempDir()), exitUsage, "no files to push"},
+		"data in the app":    {[]string{"-data", "testdata/none", "-app", "testdata", "-buildpack", "x"}, exitUsage, "-data"},
+		"not detected":       {[]string{"-app", filepath.Dir(hostsFile), "-buildpacks", "testdata"}, exitStaging, "NoAppDetected"},
+		"name":               {flags("", app(t), "-name", "a b"), exitUsage, `"a b"`},
+		"no command":         {[]string{"-app", app(t), "-buildpack", "testdata/silent"}, exitFailed, "-command"},
 		"buildpack missing":  {[]string{"-app", app(t), "-buildpack", "testdata/none"}, exitStaging, "testdata/none"},
 		"compile fails":      {flags("", app(t, "fail")), exitStaging, "the compiler is not pleased"},
 		"it falls":           {flags("", app(t), "-command", "echo last words; exit 9"), exitUnhealthy, "last words"},
@@ -267,7 +294,7 @@ func TestBadInput(t *testing.T) {
 			if len(args) > 1 && args[0] != "-data" {
 				args = append([]string{"-data", data}, args...)
 			}
-			status, stdout, stderr := push(t, args...)
+			status, stdout, stderr := pushed(t, args...)
 			assert.Equal(t, c.status, status, "%s%s", stdout, stderr)
 			assert.Contains(t, stdout+stderr, c.want)
 			assert.NotContains(t, stderr, "panic")

@@ -4,60 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint"
 	"github.com/dewpoint-go/dewpoint/logs"
 )
-
-// defaults fills in what was not given.
-func (o *options) defaults() error {
-	if o.app == "" {
-		o.app = filepath.Join("examples", "apps", "hello-go")
-		if _, err := os.Stat(o.app); err != nil {
-			return usageError{fmt.Errorf("-app: give the folder of an app (the default %s is found only in Dewpoint's own checkout)", o.app)}
-		}
-		if len(o.buildpacks) == 0 {
-			o.buildpacks = list{filepath.Join("examples", "buildpacks", "go")}
-		}
-	}
-	if len(o.buildpacks) == 0 {
-		return usageError{fmt.Errorf("-buildpack: give a folder, zip or URL of a buildpack that can build %s", o.app)}
-	}
-	if o.name == "" {
-		abs, err := filepath.Abs(o.app)
-		if err != nil {
-			return err
-		}
-		base := filepath.Base(abs)
-		o.name = strings.ToLower(strings.TrimSuffix(base, filepath.Ext(base)))
-	}
-	if o.data == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			cache = os.TempDir()
-		}
-		o.data = filepath.Join(cache, "dewpoint-quickstart")
-	}
-	if o.instances < 1 {
-		return usageError{fmt.Errorf("-instances: %d; the check needs one at least", o.instances)}
-	}
-	return nil
-}
-
-// hostEnv is what a buildpack may know of this machine: where its tools are.
-func hostEnv() []string {
-	var env []string
-	for _, k := range []string{"PATH", "GOROOT", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
-		if v, ok := os.LookupEnv(k); ok {
-			env = append(env, k+"="+v)
-		}
-	}
-	return env
-}
 
 // printer writes what a person reads. It is used by one goroutine at a time.
 type printer struct {
@@ -77,14 +29,18 @@ var titles = map[dewpoint.Step]string{
 	dewpoint.StepHealthy: "Start",
 }
 
-func (pr *printer) header(ctx context.Context, o options, p *dewpoint.Platform) {
+func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform) {
 	fmt.Fprintf(pr.out, "Pushing %s as %s; data in %s\n", o.app, o.name, o.data)
 	for _, s := range p.Cells(ctx) {
 		note := ""
 		if s.Total.Isolation == "none" {
 			note = ": apps run as plain processes of this user; push only code you trust"
 		}
-		fmt.Fprintf(pr.out, "Cell %s, isolation %s%s\n", s.ID, s.Total.Isolation, note)
+		limits := strings.Join(s.Total.Enforced, ", ")
+		if limits == "" {
+			limits = "no limit"
+		}
+		fmt.Fprintf(pr.out, "Cell %s, isolation %s%s; %s is enforced\n", s.ID, s.Total.Isolation, note, limits)
 	}
 }
 
@@ -105,19 +61,49 @@ func (pr *printer) line(l logs.Line) {
 	if l.Stderr {
 		mark = "ERR"
 	}
-	fmt.Fprintf(pr.out, "      [%s/%d] %s %s\n", l.Source, l.Index, mark, l.Text)
+	fmt.Fprintf(pr.out, "      [%s/%d] %s %s\n", l.Source, l.Index, mark, printable(l.Text))
+}
+
+// printable replaces what would confuse a terminal; colours stay.
+func printable(s string) string {
+	clean := func(r rune) bool { return r >= ' ' && r != 0x7f || r == '\t' }
+	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case clean(r), r == 0x1b && colour(s[i:]):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, "\\x%02x", r)
+		}
+	}
+	return b.String()
+}
+
+// colour tells whether s begins with an escape sequence that only changes how text looks.
+func colour(s string) bool {
+	rest, ok := strings.CutPrefix(s, "\x1b[")
+	end := strings.IndexFunc(rest, func(r rune) bool { return r != ';' && (r < '0' || r > '9') })
+	return ok && end >= 0 && rest[end] == 'm'
 }
 
 func (pr *printer) summary(r *dewpoint.PushResult) {
-	fmt.Fprintf(pr.out, "\n%s: %d of %d instances run, droplet %s, buildpack %s\n", r.App.Name, len(r.Instances), r.App.Instances,
-		dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
-	spared := "no file was here before"
-	if r.KnownFiles > 0 {
-		spared = fmt.Sprintf("%d of %d files (%s) were here and were not stored again", r.KnownFiles, r.Files, dewpoint.FormatBytes(r.KnownBytes))
+	fmt.Fprintf(pr.out, "\n%s: droplet %s, buildpack %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
+	for _, p := range r.Processes {
+		fmt.Fprintf(pr.out, "%s: %d of %d instances run\n", p.Type, p.Running(), p.Instances)
 	}
-	cache := "no build cache yet"
+	spared := "none of the files was here before"
+	switch {
+	case r.KnownFiles > 0:
+		spared = fmt.Sprintf("%d of %d files (%s) were here and were not stored again", r.KnownFiles, r.Files, dewpoint.FormatBytes(r.KnownBytes))
+	case r.SmallFiles == r.Files:
+		spared = "nothing, for files up to 64K are stored each time"
+	}
+	cache := "there was no build cache yet"
 	if r.CacheUsed {
-		cache = "the build cache was used"
+		cache = "the buildpacks were given the build cache"
 	}
 	fmt.Fprintf(pr.out, "spared: %s; %s\ntook %s in all\n", spared, cache, round(r.Took))
 }

@@ -12,6 +12,7 @@ import (
 type names struct {
 	l     Limits
 	count int
+	held  int // bytes
 	seed  maphash.Seed
 	// seen maps the hash of a name (folded, if Fold is set) to that of the exact one:
 	// hashes, because half a million names would be much to keep.
@@ -28,14 +29,30 @@ func newNames(l Limits) names {
 
 // admit returns the clean name of an entry.
 func (n *names) admit(e Entry) (string, error) {
-	if n.count++; n.l.Entries > 0 && n.count > n.l.Entries {
-		return "", refuse("", "it holds more than %d entries", n.l.Entries)
+	if err := n.implied(""); err != nil {
+		return "", err
 	}
 	name, err := clean(e.Name, n.l)
 	if err == nil && n.seen != nil {
 		err = n.once(e, name)
 	}
 	return name, err
+}
+
+// implied counts an entry, or a folder that an entry implies.
+func (n *names) implied(name string) error {
+	if n.count++; n.l.Entries > 0 && n.count > n.l.Entries {
+		return refuse(name, "it holds more than %d entries", n.l.Entries)
+	}
+	return nil
+}
+
+// hold counts a name that has to be held in memory until the end.
+func (n *names) hold(name string) error {
+	if n.held += len(name); n.held > MaxNames {
+		return refuse(name, "the names of folders take more than %d bytes", MaxNames)
+	}
+	return nil
 }
 
 // once refuses names that were there before, by the rules of Unique and Fold.

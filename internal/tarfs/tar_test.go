@@ -162,6 +162,7 @@ func TestExtractRefuses(t *testing.T) {
 		"case of folder":     {items: []item{{name: "A/x"}, {name: "a/y"}}, limits: Limits{Fold: true}, say: "only in case"},
 		"unicode form":       {items: []item{{name: "\u00e9"}, {name: "e\u0301"}}, limits: Limits{Fold: true}, say: "Unicode"},
 		"too many":           {items: []item{{name: "a"}, {name: "b"}}, limits: Limits{Entries: 1}, say: "more than 1 entries"},
+		"folders implied":    {items: []item{{name: "a/b/c/f"}}, limits: Limits{Entries: 3}, say: `entry "a/b/c/f": it holds more than 3 entries`},
 		"too big":            {items: []item{{name: "a", body: "12"}, {name: "b", body: "34"}}, limits: Limits{Bytes: 3}, say: "more than 3 bytes"},
 		"root a file":        {items: []item{{name: "."}}, say: "whole tree"},
 	} {
@@ -176,6 +177,14 @@ func TestExtractRefuses(t *testing.T) {
 			assert.Contains(t, err.Error(), "archive app.tgz: ")
 		})
 	}
+}
+
+func TestExtractCountsEachFolderOnce(t *testing.T) {
+	t.Parallel()
+	root, _ := dir(t)
+	d := func(name string) item { return item{name: name, kind: tar.TypeDir, mode: 0o755} }
+	_, err := Extract(t.Context(), root, "", bytes.NewReader(tarOf(t, d("a/b/"), d("c/"), d("c/d/"), item{name: "c/d/f"})), Limits{Entries: 5})
+	require.NoError(t, err)
 }
 
 func TestExtractRefusesDamage(t *testing.T) {

@@ -22,7 +22,13 @@ import (
 const (
 	DefaultBytes   = 4 << 30
 	DefaultEntries = 500_000
+	// DefaultZipEntries is less, for the directory of a zip is held in memory.
+	DefaultZipEntries = 250_000
 )
+
+// MaxNames bounds the bytes of the names that are held in memory: those of all entries of a
+// zip, of the folders and some links of a tar.
+const MaxNames = 48 << 20
 
 // Links says which symbolic links an archive may hold. Whatever is chosen, a link is only
 // ever made, never followed.
@@ -42,7 +48,8 @@ const (
 type Limits struct {
 	// Bytes is the sum of the sizes of all files. 0: DefaultBytes; negative: no limit.
 	Bytes int64
-	// Entries is the number of entries. 0: DefaultEntries; negative: no limit.
+	// Entries is the number of entries, and of folders that no entry names but that are on
+	// the way to one. 0: DefaultEntries or, of a zip, DefaultZipEntries; negative: no limit.
 	Entries int
 	// Links: the zero value is InsideLinks.
 	Links Links
@@ -61,12 +68,12 @@ type Limits struct {
 	Archive string
 }
 
-func (l Limits) withDefaults() Limits {
+func (l Limits) withDefaults(entries int) Limits {
 	if l.Bytes == 0 {
 		l.Bytes = DefaultBytes
 	}
 	if l.Entries == 0 {
-		l.Entries = DefaultEntries
+		l.Entries = entries
 	}
 	return l
 }
@@ -130,12 +137,13 @@ func refuse(name, format string, args ...any) error {
 // unpacked before stays, so the caller removes dir. When ctx ends, Extract returns at the
 // next chunk; it can't interrupt a Read of r that blocks.
 func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limits) (Stats, error) {
-	l = l.withDefaults()
 	if f, ok := r.(*os.File); ok {
 		if z, size := zipFile(f); z != nil {
 			return ExtractZip(ctx, root, dir, z, size, l)
 		}
 	}
+	asGiven := l
+	l = l.withDefaults(DefaultEntries)
 	src := &source{ctx: ctx, r: r}
 	br := bufio.NewReaderSize(src, 64<<10)
 	head, err := br.Peek(4)
@@ -150,7 +158,7 @@ func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limi
 		defer g.Close()
 		return unpack(ctx, root, dir, l, src, func(t *tree) error { return t.tar(g) })
 	case isZip(head):
-		return spoolZip(ctx, root, dir, src, br, l)
+		return spoolZip(ctx, root, dir, src, br, asGiven)
 	default:
 		return unpack(ctx, root, dir, l, src, func(t *tree) error { return t.tar(br) })
 	}
@@ -181,7 +189,7 @@ func zipFile(f *os.File) (io.ReaderAt, int64) {
 
 // ExtractZip is Extract for a zip that can be read in place.
 func ExtractZip(ctx context.Context, root *os.Root, dir string, r io.ReaderAt, size int64, l Limits) (Stats, error) {
-	l = l.withDefaults()
+	l = l.withDefaults(DefaultZipEntries)
 	z, err := OpenZip(r, size, l)
 	if err != nil {
 		return Stats{}, err

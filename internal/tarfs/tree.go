@@ -10,6 +10,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"time"
 )
 
 // tree writes entries below one directory.
@@ -25,9 +26,14 @@ type tree struct {
 	stats Stats
 	left  int64
 	names names
-	dirs  map[string]Entry // modes and times to set at the end
-	check []string         // symbolic links to resolve at the end
+	dirs  map[string]folder // modes and times to set at the end
+	check []string          // symbolic links to resolve at the end
 	buf   []byte
+}
+
+type folder struct {
+	mode    fs.FileMode
+	modTime time.Time
 }
 
 type level struct {
@@ -48,7 +54,7 @@ func newTree(ctx context.Context, root *os.Root, dir string, l Limits) (*tree, e
 	}
 	return &tree{
 		ctx: ctx, l: l, base: base, left: l.Bytes, names: newNames(l),
-		dirs: map[string]Entry{}, buf: make([]byte, 128<<10),
+		dirs: map[string]folder{}, buf: make([]byte, 128<<10),
 	}, nil
 }
 
@@ -100,6 +106,10 @@ func (t *tree) step(name, part string, make bool) (*os.Root, error) {
 	at := t.top()
 	fi, err := at.Lstat(part)
 	if errors.Is(err, fs.ErrNotExist) && make {
+		// A name can imply hundreds of folders.
+		if err := t.names.implied(name); err != nil {
+			return nil, err
+		}
 		if err := at.Mkdir(part, 0o755); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", name, err)
 		}
@@ -129,7 +139,7 @@ func (t *tree) unlock(at *os.Root, part string, fi fs.FileInfo) {
 	}
 	path.WriteString(part)
 	if at.Chmod(part, fi.Mode().Perm()|0o700) == nil {
-		t.dirs[path.String()] = Entry{Name: path.String(), Mode: fi.Mode().Perm()}
+		t.dirs[path.String()] = folder{mode: fi.Mode().Perm()}
 	}
 }
 
@@ -162,10 +172,19 @@ func (t *tree) add(e Entry, body io.Reader) error {
 		return nil
 	}
 	if e.Mode.IsDir() {
+		// It counts once, whether it is made now or was before.
+		n := t.names.count
+		t.names.count--
 		if _, err := t.enter(e.Name, name, true); err != nil {
 			return err
 		}
-		t.dirs[name] = e
+		t.names.count = max(t.names.count, n)
+		if _, ok := t.dirs[name]; !ok {
+			if err := t.names.hold(name); err != nil {
+				return err
+			}
+		}
+		t.dirs[name] = folder{mode: e.Mode.Perm(), modTime: e.ModTime}
 		t.stats.Dirs++
 		return nil
 	}
@@ -210,6 +229,9 @@ func (t *tree) symlink(at *os.Root, e Entry, name string) error {
 		return fmt.Errorf("unpack %s: %w", e.Name, err)
 	}
 	if check {
+		if err := t.names.hold(name); err != nil {
+			return err
+		}
 		t.check = append(t.check, name)
 	}
 	t.stats.Links++
@@ -291,9 +313,9 @@ func (t *tree) finish() error {
 			return err
 		}
 		e := t.dirs[name]
-		setTime(t.base, name, e.ModTime)
-		if err := t.base.Chmod(name, e.Mode.Perm()); err != nil {
-			return fmt.Errorf("unpack %s: %w", e.Name, err)
+		setTime(t.base, name, e.modTime)
+		if err := t.base.Chmod(name, e.mode); err != nil {
+			return fmt.Errorf("unpack %s: %w", name, err)
 		}
 	}
 	return nil

@@ -44,7 +44,7 @@ type ZipEntry struct {
 // refused is an *EntryError; of l, Spool is not used. r must stay readable while the Zip
 // is in use; there is nothing to close.
 func OpenZip(r io.ReaderAt, size int64, l Limits) (*Zip, error) {
-	l = l.withDefaults()
+	l = l.withDefaults(DefaultZipEntries)
 	s := &faults{r: r}
 	z := &Zip{r: r, archive: l.Archive}
 	p := zipParser{r: s, l: l, z: z, known: map[string]bool{}}
@@ -213,7 +213,7 @@ func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.
 			err = fmt.Errorf("remove temporary file of zip: %w", err2)
 		}
 	}()
-	most := spoolLimit(l)
+	most := l.MaxZip()
 	if most > 0 {
 		r = io.LimitReader(r, most+1)
 	}
@@ -224,18 +224,19 @@ func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.
 	case err != nil:
 		return s, fmt.Errorf("copy zip to temporary file: %w", err)
 	case most > 0 && n > most:
-		return s, explain(l, nil, refuse("", "it is larger than what it may unpack to, %d bytes", l.Bytes))
+		return s, explain(l, nil, refuse("", "it is larger than what it may unpack to, %d bytes", l.withDefaults(DefaultZipEntries).Bytes))
 	}
 	return ExtractZip(ctx, root, dir, f, n, l)
 }
 
-// spoolLimit is the size of the largest zip that could pass l: no entry is much larger
-// packed than unpacked, and none has more than two headers. 0: no limit.
-func spoolLimit(l Limits) int64 {
+// MaxZip is the size of the largest zip that could pass l: no entry is much larger packed
+// than unpacked, and none has more than two headers. 0: no limit.
+func (l Limits) MaxZip() int64 {
+	l = l.withDefaults(DefaultZipEntries)
 	if l.Bytes < 0 {
 		return 0
 	}
-	headers := int64(maxDirectory)
+	headers := 2 * int64(MaxNames)
 	if l.Entries > 0 {
 		headers = min(headers, 16<<10*int64(l.Entries))
 	}

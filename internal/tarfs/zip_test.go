@@ -139,6 +139,7 @@ func TestZipRefuses(t *testing.T) {
 		"file and folder": {items: []zipItem{{name: "a/b"}, {name: "a"}}, say: "folder and a file"},
 		"twice":           {items: []zipItem{{name: "a"}, {name: "a"}}, limits: Limits{Unique: true}, say: "twice"},
 		"case":            {items: []zipItem{{name: "a"}, {name: "A"}}, limits: Limits{Fold: true}, say: "only in case"},
+		"folders implied": {items: []zipItem{{name: "a/b/c/f"}}, limits: Limits{Entries: 3}, say: "more than 3 entries"},
 		"too big":         {items: []zipItem{{name: "a", body: "123"}}, limits: Limits{Bytes: 2}, say: "more than 2 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,9 +23,6 @@ const (
 	sigEnd     = 0x06054b50
 	sigEnd64   = 0x06064b50
 	sigLoc64   = 0x07064b50
-
-	// maxDirectory bounds the memory that a directory can take.
-	maxDirectory = 256 << 20
 )
 
 var le = binary.LittleEndian
@@ -58,15 +55,18 @@ func (p *zipParser) parse(size int64) error {
 	if end.size > uint64(end.at) || end.offset > uint64(end.at)-end.size {
 		return refuse("", "it is damaged: its directory lies outside of it")
 	}
-	if end.size > maxDirectory {
-		return refuse("", "its directory is larger than %d bytes", maxDirectory)
+	if end.size > MaxNames {
+		return refuse("", "its directory is larger than %d bytes", MaxNames)
 	}
 	p.dirAt = end.at - int64(end.size)
 	p.base = p.dirAt - int64(end.offset)
 	p.names = newNames(p.l)
 	br := bufio.NewReaderSize(io.NewSectionReader(p.r, p.dirAt, int64(end.size)), 64<<10)
 	n := uint64(0)
-	var spans []span
+	// Room for as many entries as the directory can hold, whatever it claims.
+	room := min(end.entries, end.size/46, uint64(max(p.l.Entries, 0)))
+	p.z.Entries = make([]ZipEntry, 0, room)
+	spans := make([]span, 0, room)
 	for {
 		if _, err := br.Peek(1); err == io.EOF {
 			break
@@ -326,6 +326,9 @@ func (p *zipParser) judge(e *ZipEntry) (err error) {
 		}
 		if ok {
 			break
+		}
+		if err := p.names.implied(e.Name); err != nil {
+			return err
 		}
 		p.known[dir] = true
 	}

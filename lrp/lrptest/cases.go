@@ -212,6 +212,30 @@ func testFailedStart(t *testing.T, open Open) {
 	}
 }
 
+// testFailedStop has the same pair for the end of an instance.
+func testFailedStop(t *testing.T, open Open) {
+	for _, done := range []bool{false, true} {
+		b := start(t, open, one...)
+		b.apply(process("a", 3))
+		first := b.running("a", 3)
+		left := 3
+		b.cells[0].FailStop(func(string) (bool, error) {
+			if left--; left >= 0 {
+				return done, errors.New("the connection broke")
+			}
+			return false, nil
+		})
+		b.apply(process("a", 1))
+		b.await("what is not wanted any more is stopped", func() bool { return len(b.cells[0].Works()) == 1 })
+		if got := b.running("a", 1)[0]; got.GUID != first[0].GUID || got.Crashes != 0 {
+			t.Errorf("done %v: %+v became %+v", done, first[0], got)
+		}
+		if left == 3 {
+			t.Errorf("done %v: Stop was never called", done)
+		}
+	}
+}
+
 func testForgotten(t *testing.T, open Open) {
 	b := start(t, open, one...)
 	b.apply(process("a", 2))

@@ -51,6 +51,7 @@ var cases = []struct {
 	{"places elsewhere what is refused", testRefused},
 	{"says why there is no place, and retries", testNoPlace},
 	{"a failed start is not a second instance", testFailedStart},
+	{"a failed stop is tried again", testFailedStop},
 	{"a lost work is started anew", testForgotten},
 	{"broken streams change nothing", testCut},
 	{"stops what nobody wants", testUnwanted},

@@ -46,6 +46,7 @@ type Cell struct {
 	cuts     chan struct{} // closed to break every Watch
 	refuse   func(cell.Work) string
 	fail     func(cell.Work) (done bool, err error)
+	failStop func(id string) (done bool, err error)
 	draining bool
 	ports    int
 	starts   int
@@ -197,17 +198,25 @@ func (c *Cell) Stop(ctx context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stops++
+	var failure error
+	if c.failStop != nil {
+		done, err := c.failStop(id)
+		if err != nil && !done {
+			return err
+		}
+		failure = err
+	}
 	x, ok := c.works[id]
 	if !ok {
-		return nil
+		return failure
 	}
 	if c.cfg.Linger && x.status.Phase != cell.PhaseDone {
 		x.status.Phase, x.status.Since = cell.PhaseStopping, time.Now()
 		c.mark(mark{id: id})
-		return nil
+		return failure
 	}
 	c.forget(id)
-	return nil
+	return failure
 }
 
 func (c *Cell) forget(id string) {

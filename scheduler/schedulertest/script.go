@@ -134,6 +134,14 @@ func (c *Cell) FailStart(fn func(cell.Work) (done bool, err error)) {
 	c.fail = fn
 }
 
+// FailStop makes Stop fail with what fn returns. done says whether the work is stopped
+// nevertheless: "failed, not done" and "failed, but done". nil: no failures.
+func (c *Cell) FailStop(fn func(id string) (done bool, err error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failStop = fn
+}
+
 // Drain sets whether the cell says that it is draining.
 func (c *Cell) Drain(on bool) {
 	c.mu.Lock()

@@ -1,8 +1,7 @@
 package buildpack
 
 import (
-	"archive/tar"
-	"archive/zip"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -49,7 +47,10 @@ func (b *Runner) input(ctx context.Context, c chosen, say func(string)) (cell.In
 	var a archive
 	switch l.kind {
 	case kindZip:
-		a, err = b.download(ctx, l, c.SHA256, say)
+		if c.SHA256 != "" && l.sha256 != "" && c.SHA256 != l.sha256 {
+			return in, invalid(c.Name, fmt.Errorf("its sha256 is %s in the catalogue and %s in its URL", c.SHA256, l.sha256))
+		}
+		a, err = b.download(ctx, l, cmp.Or(c.SHA256, l.sha256), say)
 	case kindGit:
 		a, err = b.clone(ctx, l, say)
 	default:
@@ -151,7 +152,7 @@ func (b *Runner) local(ctx context.Context, p, want string) (archive, error) {
 	stamp := xxhash.Sum64String(fmt.Sprint(fi.Size(), fi.ModTime().UnixNano()))
 	a, ok := b.recall(p, stamp)
 	if !ok {
-		if err := checkZip(p); err != nil {
+		if err := checkArchive(p); err != nil {
 			return archive{}, err
 		}
 		sum, err := fileSum(ctx, p)
@@ -287,123 +288,4 @@ func (r reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(p)
-}
-
-// checkZip looks for bin, at the top or one folder down, before a cell is bothered. What is
-// not a zip is left to the cell.
-func checkZip(file string) error {
-	z, err := zip.OpenReader(file)
-	if errors.Is(err, zip.ErrFormat) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = z.Close() }()
-	for _, f := range z.File {
-		parts := strings.Split(path.Clean(f.Name), "/")
-		if parts[0] == "bin" || len(parts) > 1 && parts[1] == "bin" {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: it does not contain a /bin dir: %s", errInvalid, file)
-}
-
-// folderStamp changes when something in a folder does. It also sees to it that there is a bin.
-func folderStamp(ctx context.Context, dir string) (uint64, error) {
-	nested, err := filepath.Glob(filepath.Join(escape(dir), "*", "bin"))
-	if _, here := os.Stat(filepath.Join(dir, "bin")); here != nil && (err != nil || len(nested) != 1) {
-		return 0, fmt.Errorf("%w: it does not contain a /bin dir: %s", errInvalid, dir)
-	}
-	h := xxhash.New()
-	err = walk(ctx, dir, func(rel string, fi fs.FileInfo) error {
-		fmt.Fprintln(h, rel, fi.Mode(), fi.Size(), fi.ModTime().UnixNano())
-		return nil
-	})
-	return h.Sum64(), err
-}
-
-// escape makes a path mean itself in a pattern.
-func escape(p string) string {
-	return strings.NewReplacer("[", "[[]", "*", "[*]", "?", "[?]").Replace(p)
-}
-
-// walk visits what belongs to a buildpack, in byte order of names: all but git's own folder.
-func walk(ctx context.Context, dir string, visit func(rel string, fi fs.FileInfo) error) error {
-	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(dir, p)
-		if err != nil || rel == "." {
-			return err
-		}
-		if d.Name() == ".git" {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		return visit(filepath.ToSlash(rel), fi)
-	})
-}
-
-// pack writes a folder as a tar that depends on nothing but names, bytes and whether a file
-// can be run, so that the same buildpack has the same digest wherever it is checked out.
-func pack(ctx context.Context, w io.Writer, dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	tw := tar.NewWriter(w)
-	err = walk(ctx, dir, func(rel string, fi fs.FileInfo) error {
-		h := &tar.Header{Name: rel, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
-		switch mode := fi.Mode(); {
-		case mode.IsDir():
-			h.Typeflag, h.Mode = tar.TypeDir, 0o755
-			h.Name += "/"
-			return tw.WriteHeader(h)
-		case mode&fs.ModeSymlink != 0:
-			target, err := root.Readlink(filepath.FromSlash(rel))
-			if err != nil {
-				return err
-			}
-			if _, err := root.Stat(filepath.FromSlash(rel)); err != nil {
-				return fmt.Errorf("%w: link %s to %s leads out of it or nowhere", errInvalid, rel, target)
-			}
-			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, filepath.ToSlash(target), 0o777
-			return tw.WriteHeader(h)
-		case !mode.IsRegular():
-			return fmt.Errorf("%w: %s is neither file, folder nor link", errInvalid, rel)
-		}
-		// A file system without such bits cannot say that a script is one.
-		if fi.Mode()&0o111 != 0 || strings.Contains("/"+rel, "/bin/") && os.PathSeparator == '\\' {
-			h.Mode = 0o755
-		}
-		f, err := root.Open(filepath.FromSlash(rel))
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		h.Size = fi.Size()
-		if err := tw.WriteHeader(h); err != nil {
-			return err
-		}
-		if n, err := io.Copy(tw, io.LimitReader(reader{ctx, f}, h.Size)); err != nil || n != h.Size {
-			return errors.Join(err, fmt.Errorf("%s changed while it was read", rel))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return tw.Close()
 }

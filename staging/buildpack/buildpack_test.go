@@ -30,7 +30,12 @@ import (
 	"github.com/dewpoint-go/dewpoint/staging/stagingtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		removeProgram()
+		os.Exit(code)
+	}))
+}
 
 const good = `{"lifecycle_metadata":{"buildpack_key":"%[1]s","detected_buildpack":"Go","buildpacks":[{"key":"%[1]s","name":"go","version":"1.2"}]},
 "process_types":{"web":"run-it","worker":"w"},"processes":[{"type":"web","command":"run-it"},{"type":"worker","command":"w"}],
@@ -322,7 +327,7 @@ func TestZips(t *testing.T) {
 
 	wrong := buildpack.Entry{Name: "wrong", Location: srv.URL + "/ok.zip", SHA256: strings.Repeat("0", 64)}
 	_, err = open(t, buildpack.Config{Client: srv.Client()}, wrong).Plan(t.Context(), stagingtest.Request("x"), nil)
-	assert.ErrorContains(t, err, "the catalogue says 0000")
+	assert.ErrorContains(t, err, "0000 was asked for")
 }
 
 func TestGit(t *testing.T) {

@@ -25,7 +25,8 @@ type Entry struct {
 	Locked bool `json:"locked,omitempty"`
 	// Location is where its bytes are: "dir:PATH" (a folder or an archive of this machine),
 	// "blob:KEY" (SHA256 is required), the URL of a zip (http or https, a path that ends in
-	// .zip) or that of a git repository, "#" and a branch or tag behind it if need be.
+	// .zip; "#sha256=" and the digest may follow) or that of a git repository, "#" and a
+	// branch, tag or full commit behind it if need be.
 	Location string `json:"location"`
 	// SHA256 of the archive, hex. For blobs required, for zips checked, for others ignored.
 	SHA256 string `json:"sha256,omitempty"`

@@ -56,9 +56,9 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 		return archive{}, fmt.Errorf("%w: %s is larger than %s", errInvalid, l.shown, bytesText(b.cfg.MaxFetch))
 	case want != "" && a.sha256 != want:
 		_ = os.Remove(a.file)
-		return archive{}, fmt.Errorf("%w: %s has sha256 %s; the catalogue says %s", errInvalid, l.shown, a.sha256, want)
+		return archive{}, fmt.Errorf("%w: %s has sha256 %s; %s was asked for", errInvalid, l.shown, a.sha256, want)
 	}
-	if err := checkZip(a.file); err != nil {
+	if err := checkArchive(a.file); err != nil {
 		_ = os.Remove(a.file)
 		return archive{}, fmt.Errorf("%w (%s)", err, l.shown)
 	}
@@ -82,16 +82,7 @@ func (b *Runner) clone(ctx context.Context, l location, say func(string)) (archi
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	tree := filepath.Join(tmp, "tree")
-	args := []string{"clone", "--quiet", "--recurse-submodules"}
-	if l.branch != "" {
-		args = append(args, "--branch", l.branch)
-	}
-	_, err = b.git(ctx, tmp, append(args, "--depth", "1", "--", l.url, tree)...)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, exec.ErrNotFound) {
-		_ = os.RemoveAll(tree)
-		_, err = b.git(ctx, tmp, append(args, "--", l.url, tree)...)
-	}
-	if err != nil {
+	if err := b.checkout(ctx, l, tmp, tree); err != nil {
 		return archive{}, fmt.Errorf("git clone %s: %w", l.shown, redacted(err, l))
 	}
 	commit, err := b.git(ctx, tmp, "-C", tree, "rev-parse", "--short", "HEAD")
@@ -109,11 +100,34 @@ func (b *Runner) clone(ctx context.Context, l location, say func(string)) (archi
 	return a, nil
 }
 
+// checkout clones what l names. Where the newest commit of a branch or tag cannot be had alone,
+// because the server knows no such thing or the name is that of a commit, all is cloned.
+func (b *Runner) checkout(ctx context.Context, l location, home, tree string) error {
+	shallow := []string{"clone", "--quiet", "--recurse-submodules", "--depth", "1"}
+	if l.branch != "" {
+		shallow = append(shallow, "--branch", l.branch)
+	}
+	_, err := b.git(ctx, home, append(shallow, "--", l.url, tree)...)
+	if err == nil || ctx.Err() != nil || errors.Is(err, exec.ErrNotFound) {
+		return err
+	}
+	_ = os.RemoveAll(tree)
+	if _, err := b.git(ctx, home, "clone", "--quiet", "--recurse-submodules", "--", l.url, tree); err != nil || l.branch == "" {
+		return err
+	}
+	if _, err := b.git(ctx, home, "-C", tree, "checkout", "--quiet", l.branch, "--"); err != nil {
+		return err
+	}
+	_, err = b.git(ctx, home, "-C", tree, "submodule", "--quiet", "update", "--init", "--recursive")
+	return err
+}
+
 // git runs git so that it asks nobody, reads no settings of this machine and touches no
 // files of it, whatever a repository's submodules name.
 func (b *Runner) git(ctx context.Context, home string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.cfg.Git, args...)
 	cmd.Dir = home
+	endWhole(cmd)
 	cmd.WaitDelay = 300 * time.Millisecond // its children may hold the pipes
 	cmd.Env = append(append([]string{}, b.cfg.BaseEnv...),
 		"HOME="+home, "XDG_CONFIG_HOME="+home, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull,

@@ -22,7 +22,8 @@ type location struct {
 	kind   kind
 	path   string // kindLocal: of the file system; kindBlob: the key
 	url    string // kindZip, kindGit: without fragment
-	branch string // kindGit
+	branch string // kindGit: a branch, tag or full commit
+	sha256 string // kindZip: the digest that its URL demands, or ""
 	shown  string // without a password
 }
 
@@ -52,6 +53,7 @@ func parseURL(s string) (location, error) {
 		l.kind = kindGit
 		if strings.EqualFold(path.Ext(u.Path), ".zip") {
 			l.kind = kindZip
+			return l, l.digest()
 		}
 	case "git", "ssh":
 		l.kind = kindGit
@@ -63,6 +65,19 @@ func parseURL(s string) (location, error) {
 		return location{}, fmt.Errorf("location %q: %q is not a branch or tag", l.shown, l.branch)
 	}
 	return l, nil
+}
+
+// digest reads the fragment of a zip's URL: a zip has no branch, but it may name its digest.
+func (l *location) digest() error {
+	ref := l.branch
+	l.branch = ""
+	sum, ok := strings.CutPrefix(ref, "sha256=")
+	sum = strings.ToLower(sum)
+	if ref != "" && (!ok || !sha256Hex.MatchString(sum)) {
+		return fmt.Errorf("location %q: what stands behind \"#\" of a zip must be sha256= and 64 hex digits", l.shown)
+	}
+	l.sha256 = sum
+	return nil
 }
 
 // redact drops the user information of what could not be read as a URL.

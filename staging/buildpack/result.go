@@ -106,6 +106,9 @@ func explain(e *staging.Error, r staging.Request, s cell.Status, res staging.Res
 			e.Reason, e.Text = staging.BuildpackReleaseFailed, last+" failed in bin/release, or what that printed is not YAML"
 		case exitSupply:
 			e.Reason = staging.BuildpackSupplyFailed
+			if len(res.Buildpacks) > 0 { // else it was refused before anything ran
+				e.Text = last + " could not supply its part"
+			}
 		default:
 			e.Text, e.Cure = "the builder failed", "its last lines say why"
 		}

@@ -45,8 +45,13 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		{"Plan names the buildpack that it does not know", planUnknown},
 		{"Plan ends with its context", planCancelled},
 		{"Plan may be called by many at once", planMany},
+		{"Plan without buildpacks", planDetects},
+		{"Plan without a cache", planNoCache},
+		{"Plan leaves its request alone", planLeavesRequest},
 		{"the platform's environment cannot be forged", planEnv},
 		{"Result of a good work", resultGood},
+		{"Result without a cache", resultNoCache},
+		{"Result may be called by many at once, and leaves what it reads alone", resultMany},
 		{"Result of failed works", resultFailed},
 		{"Result of what makes no sense", resultNonsense},
 	}
@@ -177,10 +182,21 @@ func planMany(t *testing.T, s Subject) {
 
 func planEnv(t *testing.T, s Subject) {
 	r := Request("env", s.Buildpack)
+	r.Services = json.RawMessage(`{"db":[]}`)
+	r.Env = append(r.Env, "VCAP_SERVICES=forged", "CF_STACK=forged")
 	env := map[string]string{}
 	for _, kv := range plan(t, s, r).Process.Env {
 		k, v, _ := strings.Cut(kv, "=")
+		if _, ok := env[k]; ok {
+			t.Errorf("%s is set twice; which one counts is then a matter of the program that reads it", k)
+		}
 		env[k] = v
+	}
+	if env["VCAP_SERVICES"] != `{"db":[]}` {
+		t.Errorf("VCAP_SERVICES=%q; want the platform's", env["VCAP_SERVICES"])
+	}
+	if env["LANG"] == "" {
+		t.Error("LANG is not set")
 	}
 	if env["COLOUR"] != "blue" {
 		t.Errorf("COLOUR=%q; of two values the later wins", env["COLOUR"])

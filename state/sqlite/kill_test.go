@@ -102,6 +102,31 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
+// TestSecondProcessIsRefused holds that a file which another program has open can't be opened,
+// and that its end, however sudden, sets the file free.
+func TestSecondProcessIsRefused(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "state.db")
+	cmd := exec.CommandContext(t.Context(), exe)
+	cmd.Env = append(os.Environ(), childFile+"="+path)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	first := bufio.NewScanner(out)
+	assert.True(t, first.Scan())
+	_, err = sqlite.Open(t.Context(), path)
+	assert.ErrorContains(t, err, "is another program using it")
+	assert.NoError(t, cmd.Process.Kill())
+	for first.Scan() { // to the end of the program
+	}
+	_ = cmd.Wait()
+	j, err := sqlite.Open(t.Context(), path)
+	require.NoError(t, err)
+	require.NoError(t, j.Close())
+}
+
 // kill starts a writer, kills it after some acknowledgements and notes them all in told.
 func kill(t *testing.T, exe, path string, after int, told map[string]int) {
 	t.Helper()

@@ -10,8 +10,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	_ "modernc.org/sqlite" // the driver, called "sqlite"
@@ -35,13 +37,16 @@ CREATE TABLE IF NOT EXISTS rows (tbl TEXT NOT NULL, key BLOB NOT NULL, rev INTEG
 CREATE TABLE IF NOT EXISTS meta (id INTEGER PRIMARY KEY CHECK (id = 1), rev INTEGER NOT NULL);
 INSERT OR IGNORE INTO meta (id, rev) VALUES (1, 0);`
 
-// Open opens the journal in the file at path and makes it if it is not there; its folder
-// must exist. A file that another program has open, or that is no journal, is an error that
+// Open opens the journal in the file at path and makes it if it is not there, readable by its
+// owner alone; its folder must exist. A file that another program has open, or that is no journal, is an error that
 // says so.
 func Open(ctx context.Context, path string) (*Journal, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	if err := create(abs); err != nil {
+		return nil, fmt.Errorf("open journal %s: %w; its folder must exist, and you must be allowed to write there", path, err)
 	}
 	// locking_mode EXCLUSIVE keeps the lock from the first write on, so that two programs
 	// cannot write the same revision.
@@ -58,6 +63,20 @@ func Open(ctx context.Context, path string) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s: %w; is another program using it, or may you not write there?", path, err)
 	}
 	return j, nil
+}
+
+// create makes the file if it is not there. Rows have passwords in them: it, and the log that
+// takes its mode, is the owner's alone. One that is there is not opened, for to close it
+// would give up the lock that this very program may have on it.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (j *Journal) prepare(ctx context.Context) error {

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAtMostTheRequestsInFlightAreLost(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	sum, err := run(t.Context(), config{instances: 6, clients: 8, lostAfter: 500 * time.Millisecond}, &out)
+	require.NoError(t, err)
+	assert.LessOrEqual(t, sum.failed, sum.inFlight, out.String())
+	assert.GreaterOrEqual(t, sum.answered+sum.failed, 1000)
+	assert.Contains(t, out.String(), "6 instances run: 2 on cell-a, 2 on cell-b, 2 on cell-c\n")
+	assert.Contains(t, out.String(), ": 3 on cell-a, 3 on cell-c\n")
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/blob"
+	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/staging/buildpack"
+	"github.com/dewpoint-go/dewpoint/state/sqlite"
+)
+
+// push makes the platform, runs it, and pushes and serves the app.
+func push(ctx context.Context, o *options, out io.Writer) error {
+	ln, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return usagef("-listen: %w; choose another address, or port 0 for a free one", err)
+	}
+	defer ln.Close()
+	p, err := platform(ctx, o)
+	if err != nil {
+		return err
+	}
+	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(runCtx) }()
+	server := &http.Server{Handler: p.Router(), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+
+	select {
+	case <-p.Ready():
+		err = pushAndServe(ctx, o, p, ln, out)
+	case err = <-ended:
+		ended <- nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	// Requests first, so that those under way are answered by an app that still runs.
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	_ = server.Shutdown(closing)
+	<-served
+	if stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) {
+		fmt.Fprintf(out, "Stopping %s, which may take 10 s to end (Ctrl-C again does not wait; the next start ends it then) …\n", name)
+	}); err == nil {
+		err = stopErr
+	}
+	stop()
+	if runErr := <-ended; runErr != nil && err == nil {
+		err = runErr
+	}
+	return err
+}
+
+// platform puts the parts together: all that is kept lies in the data folder.
+func platform(ctx context.Context, o *options) (*dewpoint.Platform, error) {
+	if err := os.MkdirAll(o.data, 0o700); err != nil {
+		return nil, usagef("-data: %w; give a folder that you may write to", err)
+	}
+	blobs, err := blob.OpenDir(filepath.Join(o.data, "blobs"), blob.DirConfig{})
+	if err != nil {
+		return nil, usagef("-data: %w", err)
+	}
+	journal, err := sqlite.Open(ctx, filepath.Join(o.data, "state.db"))
+	if err != nil {
+		return nil, usagef("-data: %w", err)
+	}
+	// Apps find the tools that built them: without isolation they are this machine's own.
+	runtime, err := process.New(ctx, process.Config{Dir: filepath.Join(o.data, "cell"), Env: []string{"PATH=" + os.Getenv("PATH")}})
+	if err != nil {
+		return nil, err
+	}
+	catalogue := &buildpack.Catalogue{}
+	if o.catalogue != "" {
+		if catalogue, err = buildpack.Folder(o.catalogue); err != nil {
+			return nil, usagef("-buildpacks: %w", err)
+		}
+	}
+	runner, err := buildpack.New(buildpack.Config{
+		Catalogue: catalogue, Local: true, BaseEnv: buildpack.HostEnv(os.Environ()), Dir: filepath.Join(o.data, "buildpacks"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return dewpoint.New(dewpoint.Config{
+		Blobs:      blobs,
+		Runtime:    runtime,
+		Journal:    journal,
+		Buildpacks: runner,
+		Domain:     "localhost",
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+}
+
+// pushAndServe pushes the app, shows that it answers, and unless -once serves until ctx ends.
+func pushAndServe(ctx context.Context, o *options, p *dewpoint.Platform, ln net.Listener, out io.Writer) error {
+	pr := &printer{out: out}
+	pr.header(ctx, o, p)
+	// One that was killed leaves its apps running, and the platform has just found them again.
+	err := stopApps(ctx, p, func(name string) {
+		fmt.Fprintf(out, "An earlier run left %s running; it is ended now.\n", name)
+	})
+	if err != nil {
+		return err
+	}
+	req := o.req
+	req.Progress = pr.progress
+	res, err := p.Push(ctx, req)
+	if err != nil {
+		return err
+	}
+	pr.summary(res)
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	host := res.Hosts[0]
+	switch code, err := check(ctx, out, ln.Addr().String(), host); {
+	case err != nil:
+		return err
+	case code >= 500 && o.once:
+		return fmt.Errorf("the app answered %d", code)
+	case o.once:
+		return nil
+	}
+	fmt.Fprintf(out, "\nServing http://%s:%s (Ctrl-C ends it)\n", host, port)
+	pr.follow(ctx, p, res.App)
+	return nil
+}
+
+// stopApps stops every app that is started; tell is called before each.
+func stopApps(ctx context.Context, p *dewpoint.Platform, tell func(name string)) error {
+	for _, a := range p.Apps() {
+		if !a.Started {
+			continue
+		}
+		tell(a.Name)
+		if err := p.Stop(ctx, a.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// check makes one request through the router and shows the answer.
+func check(ctx context.Context, out io.Writer, addr, host string) (code int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Host = host
+	req.Close = true
+	begun := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("request through the router: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 2048))
+	if err != nil {
+		return 0, fmt.Errorf("request through the router: %w", err)
+	}
+	fmt.Fprintf(out, "\nGET http://%s/ → %s in %s\n", host, resp.Status, round(time.Since(begun)))
+	for l := range strings.Lines(string(body)) {
+		fmt.Fprintf(out, "    %s\n", printable(strings.TrimRight(l, "\r\n")))
+	}
+	return resp.StatusCode, nil
+}

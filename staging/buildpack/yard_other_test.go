@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package buildpack_test
+
+func removeProgram() {}
