@@ -44,7 +44,7 @@ func (c *Core) Audit() (problems []string) {
 		what string
 		n    int
 	}{{"starting", len(c.starting)}, {"refused", len(c.refused)}, {"unplaced", len(c.unplaced)}, {"waiting", len(c.waiting)},
-		{"limited", len(c.limited)}, {"avoid", len(c.avoid)}, {"attended", len(c.attended)}, {"moving", len(c.moving)}, {"checks", len(c.checks.list)},
+		{"limited", len(c.limited)}, {"avoid", len(c.avoid)}, {"attended", len(c.attended)}, {"moving", len(c.moving)}, {"outcomes", len(c.outcomes)}, {"checks", len(c.checks.list)},
 		{"rows to release", len(c.before)}, {"processes to look at", len(c.dirty)}, {"tasks to look at", len(c.dirtyT) + len(c.dirtyA)}} {
 		if left.n != 0 {
 			bad("%d %s are left", left.n, left.what)

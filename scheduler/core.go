@@ -44,6 +44,7 @@ type Core struct {
 	dirtyT   map[string]struct{} // tasks
 	dirtyA   map[string]struct{} // attended tasks
 	before   []lrp.Row           // as they were, those that users changed
+	unsure   []check             // works whose rows a Step changed without a certain answer
 	unplaced map[lrp.ID]struct{}
 	waiting  map[string]struct{}             // tasks without a place
 	limited  map[lrp.ID]struct{}             // held up by the starting limit
@@ -51,12 +52,14 @@ type Core struct {
 	refused  map[string]string               // GUIDs of claims that a cell refused, and why
 	starting map[string]*starter             // Starts under way, by GUID
 	attended map[string]*attendedTask        // by work id
+	outcomes map[string]cell.Status          // of tasks, told and perhaps not stored yet
 	checks   checkList                       // works that may have become unwanted
 	alarms   alarms
 	looks    map[string]time.Time // the next alarm of each process and task that has any
 
 	moving    map[string]lrp.ID    // by key, rows that are being moved
 	tried     map[string]time.Time // by key, when a row was to be moved
+	recount   bool                 // what is moving is not certain
 	balancing bool
 	budget    int // moves that Rebalance asked for
 	moved     []Move
@@ -91,7 +94,7 @@ func NewCore(c Config, now time.Time) (*Core, error) {
 		dirty: map[lrp.ID]struct{}{}, dirtyT: map[string]struct{}{}, dirtyA: map[string]struct{}{},
 		unplaced: map[lrp.ID]struct{}{}, waiting: map[string]struct{}{}, limited: map[lrp.ID]struct{}{},
 		avoid: map[string]map[string]avoidance{}, refused: map[string]string{}, starting: map[string]*starter{},
-		attended: map[string]*attendedTask{}, looks: map[string]time.Time{}, moving: movingRows(c.DB), tried: map[string]time.Time{},
+		attended: map[string]*attendedTask{}, outcomes: map[string]cell.Status{}, looks: map[string]time.Time{}, moving: movingRows(c.DB), tried: map[string]time.Time{},
 	}, nil
 }
 
@@ -163,6 +166,9 @@ func (c *Core) Ready() bool { return c.phase == ready }
 func (c *Core) Pending() bool {
 	return len(c.out) > 0 || c.phase != listening && c.unsettled()
 }
+
+// Settled tells whether all that was told is decided and stored.
+func (c *Core) Settled() bool { return c.phase == ready && !c.failed && !c.unsettled() }
 
 func (c *Core) unsettled() bool {
 	return c.all || len(c.dirty)+len(c.dirtyT)+len(c.dirtyA)+len(c.checks.list)+c.budget > 0
@@ -289,6 +295,16 @@ func (c *Core) undo(t *turn, others []lrp.Row, all bool, ids []lrp.ID, taskIDs, 
 			a.on = nil
 		}
 	}
+	// It may be stored all the same. Until that is certain the rows that can be read hold what
+	// they held before.
+	for i := range t.before {
+		c.unsure = append(c.unsure, c.checksOf(&t.before[i])...)
+	}
+	for _, was := range t.beforeT {
+		if m := c.members[was.Cell]; m != nil && was.GUID != "" {
+			c.unsure = append(c.unsure, check{m, was.GUID})
+		}
+	}
 	at := t.now.Add(retryStore)
 	if all {
 		c.set(alarm{at: at, kind: alarmAll})
@@ -306,10 +322,7 @@ func (c *Core) undo(t *turn, others []lrp.Row, all bool, ids []lrp.ID, taskIDs, 
 		c.tell(a) // nothing of it is to be stored
 	}
 	c.before = append(c.before, others...)
-	clear(c.moving)
-	for k, id := range movingRows(c.db) {
-		c.moving[k] = id
-	}
+	c.recount = true
 }
 
 // done takes note of what was stored, and has it carried out.
@@ -335,22 +348,35 @@ func (c *Core) done(t *turn, others []lrp.Row, ids []lrp.ID, taskIDs []string) {
 	for _, id := range t.heldT {
 		c.waiting[id] = struct{}{}
 	}
-	for _, r := range t.del {
-		delete(c.avoid, r.Key())
-		delete(c.moving, r.Key())
+	for _, list := range [][]lrp.Row{t.del, others} {
+		for _, r := range list {
+			delete(c.avoid, r.Key())
+			delete(c.moving, r.Key())
+		}
 	}
 	for _, r := range t.put {
 		if len(c.moving) > 0 && (r.Evacuating == nil || !r.Evacuating.Moving) {
 			delete(c.moving, r.Key())
 		}
 	}
+	for _, x := range c.unsure {
+		c.checks.add(x)
+	}
+	c.unsure = nil
 	for _, list := range [][]lrp.Row{t.before, others} {
 		for i := range list {
-			c.release(&list[i])
+			for _, x := range c.checksOf(&list[i]) {
+				c.checks.add(x)
+			}
 		}
 	}
 	for _, was := range t.beforeT {
 		c.check(was.Cell, was.GUID)
+	}
+	for _, x := range t.putT {
+		if x.State == TaskCompleted {
+			delete(c.outcomes, x.GUID)
+		}
 	}
 	for _, s := range t.claims {
 		c.send(s)
@@ -359,6 +385,9 @@ func (c *Core) done(t *turn, others []lrp.Row, ids []lrp.ID, taskIDs []string) {
 		c.tell(a)
 	}
 	c.moved = append(c.moved, t.moves...)
+	if c.recount {
+		c.moving, c.recount = movingRows(c.db), false
+	}
 }
 
 func (t *turn) write(tx *state.Tx) error {
@@ -381,12 +410,15 @@ func (t *turn) write(tx *state.Tx) error {
 	return nil
 }
 
-// release has the works of a row that was changed checked.
-func (c *Core) release(r *lrp.Row) {
+// checksOf names the works of a row.
+func (c *Core) checksOf(r *lrp.Row) (checks []check) {
 	all, n := r.Occupants()
 	for _, o := range all[:n] {
-		c.check(o.Cell, o.GUID)
+		if m := c.members[o.Cell]; m != nil {
+			checks = append(checks, check{m, o.GUID})
+		}
 	}
+	return checks
 }
 
 func (c *Core) check(cellID, guid string) {

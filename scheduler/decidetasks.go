@@ -134,11 +134,18 @@ func taskKey(id string) string { return "/task/" + id }
 
 // taskTruth brings a task up to date with what its cell says.
 func (c *Core) taskTruth(t Task, now time.Time) Task {
-	if t.GUID == "" || t.State == TaskCompleted {
+	if t.State == TaskCompleted {
+		delete(c.outcomes, t.GUID)
+		return t
+	}
+	if t.GUID == "" {
 		return t
 	}
 	if why, ok := c.refused[t.GUID]; ok {
 		return t.reject(why, now)
+	}
+	if st, ok := c.outcomes[t.GUID]; ok {
+		return t.step(&st, now)
 	}
 	m := c.members[t.Cell]
 	switch {

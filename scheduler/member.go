@@ -279,9 +279,22 @@ func (c *Core) saw(m *Member, st cell.Status, now time.Time) {
 		c.do(Effect{Op: OpRead, On: m, ID: st.ID})
 	}
 	if done {
+		if k.lrp == "" {
+			c.keepOutcome(st)
+		}
 		c.end(m, st.ID, k)
 		c.unload(m, st.ID)
 		c.roomier(m.id, now)
+	}
+}
+
+// keepOutcome keeps how a task ended until that is stored: whatever becomes of its cell now, it is
+// not lost.
+func (c *Core) keepOutcome(st cell.Status) {
+	for t := range tasks.By(c.db.View(), "guid", st.ID) {
+		if t.State != TaskCompleted && st.Reason != cell.ReasonCreate {
+			c.outcomes[st.ID] = st
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ const (
 // one of these worse for another's sake; so what it proposes comes to an end. It is pure: the
 // View is as before.
 func Rebalance(v *View, movable []Movable, n int) []Move {
-	b := balancer{v: v}
+	b := balancer{v: v, leaving: map[*CellView]cell.Resources{}}
 	var moves []Move
 	all := slices.Clone(movable)
 	slices.SortFunc(all, func(a, b Movable) int {
@@ -61,8 +61,17 @@ func Rebalance(v *View, movable []Movable, n int) []Move {
 }
 
 type balancer struct {
-	v    *View
-	undo []func()
+	v *View
+	// leaving is what the moves so far will free; until then it is in use.
+	leaving map[*CellView]cell.Resources
+	undo    []func()
+}
+
+// fits tells whether a cell has room for an instance beside those that are still to leave.
+func (b *balancer) fits(s cell.Spec, c *CellView) bool {
+	l := b.leaving[c]
+	s.Memory, s.Disk = s.Memory+l.Memory, s.Disk+l.Disk
+	return admits(s, c) && lacks(s, c) == 0 && (c.Total.Containers == 0 || c.Used.Containers+l.Containers < c.Total.Containers)
 }
 
 // best finds the move with the largest gain. Targets are the emptiest cells and sources the
@@ -115,7 +124,7 @@ func (g gain) less(o gain) bool {
 
 func (b *balancer) gain(w *Movable, from, to *CellView) gain {
 	id := string(w.LRP)
-	if from == to || !admits(w.Spec, to) || lacks(w.Spec, to) != 0 {
+	if from == to || !b.fits(w.Spec, to) {
 		return gain{}
 	}
 	// With the instance on either cell, as it were: 1 less there, 1 more here.
@@ -137,6 +146,8 @@ func (b *balancer) apply(w Movable, to *CellView) {
 	from, l := b.v.Cell(w.Cell), loadOf(string(w.LRP), w.Spec, false)
 	b.v.give(from, l)
 	b.v.take(to, l)
+	out := b.leaving[from]
+	b.leaving[from] = cell.Resources{Memory: out.Memory + l.memory, Disk: out.Disk + l.disk, Containers: out.Containers + 1}
 	b.undo = append(b.undo, func() {
 		b.v.give(to, l)
 		b.v.take(from, l)
@@ -172,7 +183,7 @@ func (c *Core) rebalance(tx *state.Tx, t *turn) {
 	}
 	asked := c.budget > 0
 	c.budget = 0
-	if n <= 0 || c.phase != ready {
+	if n <= 0 || c.phase != ready || c.recount {
 		return
 	}
 	changed := map[string]bool{}
