@@ -31,6 +31,7 @@ type known struct {
 	status   cell.Status // without the work, but for an attended task
 	lrp      lrp.ID      // "": a task
 	index    int
+	source   string // of its log tag
 	epoch    uint64
 	untold   bool // only Start's answer says that it is there, Watch has not
 	stopping bool // Stop was called
@@ -254,7 +255,7 @@ func (c *Core) saw(m *Member, st cell.Status, now time.Time) {
 		m.works[st.ID] = k
 	}
 	if w := st.Work; w != nil {
-		k.lrp, k.index = lrp.ID(w.LRP), w.Index
+		k.lrp, k.index, k.source = lrp.ID(w.LRP), w.Index, w.Log.Source
 		if st.Phase != cell.PhaseDone {
 			c.load(m, w, st.ID, starts(st.Phase))
 		}
@@ -268,6 +269,11 @@ func (c *Core) saw(m *Member, st cell.Status, now time.Time) {
 		c.freed()
 	}
 	done := st.Phase == cell.PhaseDone && !k.ended
+	if done && st.Failure == "" && (k.lrp != "" || st.Reason != "") {
+		named := st
+		named.Work = &cell.Work{Log: cell.LogTag{Source: k.source}}
+		st.Failure = lrp.Failure(named)
+	}
 	k.status, k.epoch, k.untold = st, m.epoch, false
 	c.checks.add(check{m, st.ID})
 	c.touchWork(k.lrp, st.ID)

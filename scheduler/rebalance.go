@@ -39,8 +39,19 @@ const (
 // or a cell with fewer of its process, or to a cell that is less full by a tenth or more with it, and never makes
 // one of these worse for another's sake; so what it proposes comes to an end. It is pure: the
 // View is as before.
-func Rebalance(v *View, movable []Movable, n int) []Move {
+func Rebalance(v *View, movable []Movable, n int) []Move { return propose(v, movable, nil, n) }
+
+// leaver is a work that is about to leave its cell.
+type leaver struct {
+	from *CellView
+	load load
+}
+
+func propose(v *View, movable []Movable, leavers []leaver, n int) []Move {
 	b := balancer{v: v, leaving: map[*CellView]cell.Resources{}}
+	for _, l := range leavers {
+		b.leave(l)
+	}
 	var moves []Move
 	all := slices.Clone(movable)
 	slices.SortFunc(all, func(a, b Movable) int {
@@ -144,14 +155,17 @@ func (b *balancer) gain(w *Movable, from, to *CellView) gain {
 
 func (b *balancer) apply(w Movable, to *CellView) {
 	from, l := b.v.Cell(w.Cell), loadOf(string(w.LRP), w.Spec, false)
-	b.v.give(from, l)
+	b.leave(leaver{from, l})
 	b.v.take(to, l)
-	out := b.leaving[from]
-	b.leaving[from] = cell.Resources{Memory: out.Memory + l.memory, Disk: out.Disk + l.disk, Containers: out.Containers + 1}
-	b.undo = append(b.undo, func() {
-		b.v.give(to, l)
-		b.v.take(from, l)
-	})
+	b.undo = append(b.undo, func() { b.v.give(to, l) })
+}
+
+// leave takes a work off a cell, though its room is not free yet.
+func (b *balancer) leave(l leaver) {
+	b.v.give(l.from, l.load)
+	out := b.leaving[l.from]
+	b.leaving[l.from] = cell.Resources{Memory: out.Memory + l.load.memory, Disk: out.Disk + l.load.disk, Containers: out.Containers + 1}
+	b.undo = append(b.undo, func() { b.v.take(l.from, l.load) })
 }
 
 func (b *balancer) restore() {
@@ -198,7 +212,7 @@ func (c *Core) rebalance(tx *state.Tx, t *turn) {
 			changed[r.Key()] = true
 		}
 	}
-	moves := Rebalance(&c.view, c.movable(tx, changed), n)
+	moves := propose(&c.view, c.movable(tx, changed), c.leavers(tx), n)
 	if len(moves) == 0 && !asked {
 		c.balancing = len(c.moving) > 0
 	}
@@ -214,6 +228,32 @@ func (c *Core) rebalance(tx *state.Tx, t *turn) {
 		c.setFor(alarmLRP, string(mv.LRP), t.now.Add(moveTime))
 	}
 	t.moves = moves
+}
+
+// leavers returns the instances that are being moved away or stopped.
+func (c *Core) leavers(tx *state.Tx) []leaver {
+	var all []leaver
+	add := func(m *Member, guid string) {
+		if m != nil {
+			if l, ok := m.loads[guid]; ok {
+				all = append(all, leaver{&m.view, l})
+			}
+		}
+	}
+	for _, key := range sorted(c.moving) {
+		if r, ok := rows.Get(tx, key); ok && r.Evacuating != nil {
+			add(c.members[r.Evacuating.Cell], r.Evacuating.GUID)
+		}
+	}
+	for _, id := range sorted(c.members) {
+		m := c.members[id]
+		for _, guid := range sorted(m.works) {
+			if m.works[guid].stopping {
+				add(m, guid)
+			}
+		}
+	}
+	return all
 }
 
 // movable returns the instances that run undisturbed on cells that stay.
