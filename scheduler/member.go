@@ -38,6 +38,7 @@ type known struct {
 	reading  bool // its lines are being read
 	read     bool // to the last one
 	ended    bool
+	keep     time.Time // not to be forgotten before
 }
 
 // avoidance says why a cell is not asked again for a work, and until when.

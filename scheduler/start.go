@@ -33,6 +33,9 @@ const (
 	// retryPlacement is how long what has no place waits if nothing changes.
 	retryPlacement = 30 * time.Second
 	retryStop      = time.Second
+	// lateStart is for how long a Start without an answer may still arrive. A task that has ended
+	// is not forgotten by its cell before, or else it would be done a second time.
+	lateStart = 30 * time.Second
 )
 
 func (c *Core) send(s *starter) {
@@ -117,6 +120,9 @@ func (c *Core) taken(s *starter, now time.Time) {
 		m.works[id].untold = true
 		c.set(alarm{at: now.Add(c.lostAfter), kind: alarmCheck, check: check{m, id}})
 	}
+	if k := m.works[id]; k != nil && s.pause > 0 && k.lrp == "" {
+		k.keep = now.Add(lateStart)
+	}
 	c.checks.add(check{m, id})
 	c.touchWork(lrp.ID(s.work.LRP), id)
 }
@@ -182,6 +188,10 @@ func (c *Core) tidy(now time.Time) {
 		}
 		if k.status.Phase == cell.PhaseDone && k.reading {
 			continue // its last lines come first; then it is checked again
+		}
+		if k.status.Phase == cell.PhaseDone && k.keep.After(now) {
+			c.set(alarm{at: k.keep, kind: alarmCheck, check: x})
+			continue
 		}
 		k.stopping = true
 		c.do(Effect{Op: OpStop, On: x.m, ID: x.guid})

@@ -23,7 +23,8 @@ type observed struct {
 	sent  map[string]bool           // works that were sent once
 	heard map[string]bool           // works of whose end this life of the platform has heard
 	told  map[string]bool           // and stored
-	// excused are works that their cell lost by itself.
+	// excused are works that their cell lost by itself, or that were cancelled: they may begin a
+	// second time if a Start was made twice, and are stopped then.
 	excused map[string]bool
 }
 
@@ -46,7 +47,7 @@ func (o *observed) tells(e cell.Event) {
 // ran: a work begins at most once. Under one id it is one placement.
 func (o *observed) ran(w *world, work *cell.Work) {
 	if work.LRP == "" {
-		if o.runs[work.ID]++; o.runs[work.ID] > 1 {
+		if o.runs[work.ID]++; o.runs[work.ID] > 1 && !o.excused[work.ID] {
 			w.problem("%s, a task, runs a second time", work.ID)
 		}
 	}
@@ -119,6 +120,7 @@ func (o *observed) look(w *world, p *platform, before map[string]lrp.Row) {
 			w.problem("the outcome of %s was %+v and is %+v", t.ID, old, t)
 		}
 		if _, had := o.tasks[t.ID]; !had {
+			o.excused[t.GUID] = o.excused[t.GUID] || t.Exit == nil
 			w.note("%s is over, failed %v %s", t.ID, t.Failed, t.Failure)
 			o.checkOutcome(w, &t)
 		}

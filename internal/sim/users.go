@@ -18,13 +18,14 @@ type users struct {
 	sick    map[string]time.Time // by process: until then its instances crash
 	tasks   int
 	attends map[string]bool // attended tasks that are waited for
+	over    map[string]bool // and that have ended
 	removed map[string]bool // cells that are away
 	wanted  map[string]bool // tasks that were acknowledged
 }
 
 func (u *users) begin(w *world) {
 	*u = users{
-		want: map[lrp.ID]int{}, drained: map[string]bool{}, sick: map[string]time.Time{}, attends: map[string]bool{},
+		want: map[lrp.ID]int{}, drained: map[string]bool{}, sick: map[string]time.Time{}, attends: map[string]bool{}, over: map[string]bool{},
 		removed: map[string]bool{}, wanted: map[string]bool{},
 	}
 	for i := range 4 {
@@ -147,6 +148,9 @@ func (u *users) leave(w *world, p *platform, id string) {
 	if u.attends[id] && !p.dead {
 		delete(u.attends, id)
 		w.note("leave %s", id)
+		if !u.over[id] {
+			w.watch.excused[id] = true
+		}
 		p.core.Leave(id)
 		p.kick()
 	}
@@ -158,6 +162,7 @@ func (u *users) told(w *world, id string, t scheduler.Told) {
 	if t.Err != nil && !errors.As(t.Err, &none) {
 		w.problem("%s ended with %v", id, t.Err)
 	}
+	u.over[id] = u.over[id] || t.Over && !t.Lost
 	if t.Over && u.attends[id] {
 		if code, ended := w.watch.exits[id]; !t.Lost && t.Err == nil && (!ended || t.Status.Exit == nil || t.Status.Exit.Code != code) {
 			w.problem("%s is told to have ended as %+v, the cell said %d %v", id, t.Status.Exit, code, ended)
