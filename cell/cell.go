@@ -33,12 +33,15 @@ type Cell interface {
 
 // State describes a cell.
 type State struct {
-	ID       string    `json:"id"`
-	Zone     string    `json:"zone,omitempty"`
-	Tags     []string  `json:"tags,omitempty"`
-	Total    Resources `json:"total"`
-	Free     Resources `json:"free"`
-	Draining bool      `json:"draining,omitempty"`
+	ID   string `json:"id"`
+	Zone string `json:"zone,omitempty"`
+	// Tags keep work away that does not ask for all of them; OptionalTags serve work that
+	// asks for them, and keep none away.
+	Tags         []string  `json:"tags,omitempty"`
+	OptionalTags []string  `json:"optionalTags,omitempty"`
+	Total        Resources `json:"total"`
+	Free         Resources `json:"free"`
+	Draining     bool      `json:"draining,omitempty"`
 }
 
 // Phase is where a work stands.
@@ -73,6 +76,8 @@ type Status struct {
 	// Outputs by path: those that are Inline, with their bytes, and those that were saved,
 	// with size and digest.
 	Outputs map[string]Saved `json:"outputs,omitempty"`
+	// NotReady: it runs, but its readiness check fails, so that it is not to be sent requests.
+	NotReady bool `json:"notReady,omitempty"`
 	// Last holds up to 20 of the newest lines, kept for a work that is PhaseDone.
 	Last []string `json:"last,omitempty"`
 }

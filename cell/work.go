@@ -44,6 +44,9 @@ type Spec struct {
 	User    string `json:"user,omitempty"` // "" is the Runtime's default
 	// Ports to reach from outside, in the container's own numbers.
 	Ports []int `json:"ports,omitempty"`
+	// Tags are the placement tags of the cells that will do: a cell must have them all, and
+	// none that it requires may be missing here.
+	Tags []string `json:"tags,omitempty"`
 	// Isolation is the least level that will do; "" takes any.
 	Isolation string `json:"isolation,omitempty"`
 }

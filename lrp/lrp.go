@@ -34,7 +34,19 @@ const (
 	Crashed   State = "CRASHED"   // waiting for its next try
 )
 
-// Instance is one instance as it is.
+// Standing is in what right an occupant of an index is there, in Cloud Foundry's words (there:
+// presence).
+type Standing string
+
+// The standings of an occupant.
+const (
+	Ordinary   Standing = ""           // the one that is wanted
+	Suspect    Standing = "SUSPECT"    // its cell is lost; it may still serve
+	Evacuating Standing = "EVACUATING" // its cell is drained, or it is moved; it serves until its replacement does
+)
+
+// Instance is one instance as it is. While an index has several occupants it is the one that
+// represents it (see [Row.Shown]), and Others has the rest.
 type Instance struct {
 	LRP       ID             `json:"lrp"`
 	Index     int            `json:"index"`
@@ -43,13 +55,40 @@ type Instance struct {
 	State     State          `json:"state"`
 	Since     time.Time      `json:"since"`
 	Addresses []cell.Address `json:"addresses,omitempty"`
-	Crashes   int            `json:"crashes,omitempty"`
+	// Routable tells that it may be sent requests: it is Running, its readiness check does
+	// not fail, and it was not asked to stop.
+	Routable bool     `json:"routable,omitempty"`
+	Standing Standing `json:"presence,omitempty"`
+	Crashes  int      `json:"crashes,omitempty"`
 	// LastCrash tells how it ended last.
 	LastCrash *Crash `json:"lastCrash,omitempty"`
 	// Next is when a Crashed instance is tried again; zero: never.
 	Next time.Time `json:"next,omitzero"`
 	// PlacementError says why an Unclaimed instance found no place.
 	PlacementError string `json:"placementError,omitempty"`
+	// Placed says in words why it is on its cell.
+	Placed string `json:"placed,omitempty"`
+	// Others are the other occupants of the index that run and may serve: suspect and
+	// evacuating ones, which a router keeps until the Event that no longer has them, and the
+	// replacement of the one that is shown, if it runs already.
+	Others []Occupant `json:"others,omitempty"`
+}
+
+// Occupant is a work that stands, or stood, for an instance.
+type Occupant struct {
+	GUID      string         `json:"guid"`
+	Cell      string         `json:"cell"`
+	State     State          `json:"state"` // Claimed or Running
+	Since     time.Time      `json:"since"`
+	Addresses []cell.Address `json:"addresses,omitempty"`
+	Routable  bool           `json:"routable,omitempty"`
+	Standing  Standing       `json:"presence,omitempty"`
+	Placed    string         `json:"placed,omitempty"`
+	// Until is when an Evacuating one is stopped though its replacement does not serve.
+	Until time.Time `json:"until,omitzero"`
+	// Moving: it is Evacuating not because its cell is drained, but for a better balance. If
+	// the replacement fails, it stays.
+	Moving bool `json:"moving,omitempty"`
 }
 
 // Crash is a report of one end that was not asked for.

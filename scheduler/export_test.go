@@ -1,47 +1,18 @@
 package scheduler
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
-// Audit compares the accounts with what the cells said last, and looks for what was left behind.
+// Audit asks the Core, which a Scheduler that runs owns.
 func (s *Scheduler) Audit() (problems []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
-	spread := 0
-	for _, m := range s.members {
-		if len(m.loads) != len(m.works) {
-			bad("%s: %d loads for %d works", m.id, len(m.loads), len(m.works))
+	if err := s.ask(context.Background(), func(c *Core) {
+		if problems = c.Audit(); len(c.alarms.list) > 10 || len(c.looks) > 1 {
+			problems = append(problems, fmt.Sprintf("%d alarms and %d looks are set", len(c.alarms.list), len(c.looks)))
 		}
-		var memory int64
-		for _, l := range m.loads {
-			memory += l.memory
-		}
-		if m.view.Used.Memory != memory || m.view.Used.Containers != len(m.loads) || m.view.Starting != 0 {
-			bad("%s: the view says %+v, loads are %d with %d bytes", m.id, m.view, len(m.loads), memory)
-		}
-		for id, l := range m.loads {
-			if k := m.works[id]; l.starting || k == nil {
-				bad("%s: load %s is %+v, the work %+v", m.id, id, l, k)
-			}
-		}
-		spread += len(m.loads)
-	}
-	for _, by := range s.view.spread {
-		for _, n := range by {
-			spread -= n
-		}
-	}
-	if spread != 0 {
-		bad("the spread is off by %d", spread)
-	}
-	for name, n := range map[string]int{"starting": len(s.starting), "refused": len(s.refused), "unplaced": len(s.unplaced), "avoid": len(s.avoid), "tasks": len(s.tasks),
-		"rows to release": len(s.before), "checks": len(s.checks), "looks": len(s.looks), "processes to look at": len(s.dirty)} {
-		if n != 0 {
-			bad("%d %s are left", n, name)
-		}
-	}
-	if len(s.alarms) > 10 {
-		bad("%d alarms are set", len(s.alarms))
+	}); err != nil {
+		return []string{err.Error()}
 	}
 	return problems
 }

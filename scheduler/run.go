@@ -1,13 +1,16 @@
 package scheduler
 
 import (
-	"container/heap"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
-	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/cell"
 )
+
+// errStopped says that Run has returned.
+var errStopped = errors.New("the scheduler has stopped")
 
 // Run serves the cells and keeps processes as they are wanted until ctx ends; then it
 // returns nil when all that it started has ended. It ends with an error if the database does:
@@ -20,13 +23,6 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return errors.New("scheduler: Run was called twice; make a new Scheduler")
 	}
 	s.ran = true
-	v := s.db.View()
-	for d := range desired.All(v) {
-		s.dirty[d.ID] = struct{}{}
-	}
-	for r := range rows.All(v) { // also those of processes that were removed
-		s.dirty[r.LRP] = struct{}{}
-	}
 	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
@@ -34,28 +30,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.wg.Wait()
 		close(s.ended)
 	}()
-	// A cell that never tells what it runs must not stop the others for ever.
-	patience := time.NewTimer(2 * s.lostAfter)
-	defer patience.Stop()
-	for {
-		s.launch(ctx)
-		s.checkReady(false)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.kick:
-			continue
-		case <-patience.C:
-			s.checkReady(true)
-		case <-s.heard:
-		}
-		select {
-		case <-s.heard:
-		default:
-			continue
-		}
-		return s.loop(ctx)
-	}
+	s.core.Begin(s.now())
+	return s.loop(ctx)
 }
 
 // Ready implements lrp.Runner: the instances are as the cells told at the start, and no
@@ -63,119 +39,179 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // is waited for only briefly.
 func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 
-// checkReady closes heard when every cell is synced or lost, or if there was patience enough.
-func (s *Scheduler) checkReady(enough bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.isReady {
-		return
-	}
-	if !enough {
-		for _, m := range s.unknown {
-			if !m.lost {
-				return
-			}
-		}
-		for _, m := range s.members {
-			if !m.synced && !m.lost {
-				return
-			}
-		}
-	}
-	s.isReady = true
-	close(s.heard)
-}
-
-// loop is the owner of all decisions: it alone changes rows, apart from Remove and Restart.
+// loop is the owner of the Core.
 func (s *Scheduler) loop(ctx context.Context) error {
-	for first := true; ctx.Err() == nil; first = false {
+	for ctx.Err() == nil {
 		s.launch(ctx)
-		if err := s.pass(ctx); err != nil {
+		waiting := s.tellCore()
+		e, err := s.core.Step(ctx, s.now())
+		if err != nil {
 			return err
 		}
-		s.tidy(ctx)
-		if first {
+		for i := range e.Do {
+			s.carryOut(ctx, &e.Do[i])
+		}
+		if s.core.Ready() && isOpen(s.ready) {
 			close(s.ready)
 		}
-		if s.pending() {
+		s.answer(waiting)
+		if !e.Wake.IsZero() && !e.Wake.After(s.now()) {
 			continue
 		}
-		timer := time.NewTimer(s.nextAlarm())
-		select {
-		case <-ctx.Done():
-		case <-s.kick:
-		case <-timer.C:
-		}
-		timer.Stop()
-		s.ring()
+		s.rest(ctx, e.Wake)
 	}
 	return nil
 }
 
-// pending tells whether new work came up meanwhile.
-func (s *Scheduler) pending() bool {
+// rest waits until there is something to tell, or for a moment.
+func (s *Scheduler) rest(ctx context.Context, until time.Time) {
+	wait := time.Hour
+	if !until.IsZero() {
+		wait = until.Sub(s.now())
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.kick:
+	case <-timer.C:
+	}
+}
+
+// tellCore tells the Core what happened, and returns those who wait for the Step that follows.
+func (s *Scheduler) tellCore() []chan struct{} {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.dirty) > 0 || len(s.checks) > 0 || len(s.joining) > 0
+	inbox, waiting := s.inbox, s.stepping
+	s.inbox, s.stepping = nil, nil
+	s.mu.Unlock()
+	for _, fn := range inbox {
+		fn(s.core)
+	}
+	return waiting
 }
 
-// alarm is a moment at which a process, or a work, must be looked at.
-type alarm struct {
-	at    time.Time
-	lrp   lrp.ID
-	check check
-}
-
-type alarms []alarm
-
-func (a alarms) Len() int           { return len(a) }
-func (a alarms) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
-func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
-func (a *alarms) Pop() any {
-	last := (*a)[len(*a)-1]
-	*a = (*a)[:len(*a)-1]
-	return last
-}
-
-// set adds an alarm. The caller holds mu.
-func (s *Scheduler) set(a alarm) { heap.Push(&s.alarms, a) }
-
-// setFor sets the moment at which a process must be looked at, unless it is looked at
-// sooner anyway: each look finds the next moment anew. The caller holds mu.
-func (s *Scheduler) setFor(id lrp.ID, at time.Time) {
-	if old, ok := s.looks[id]; ok && !old.After(at) {
+// answer tells those who waited for a Step; if it stored nothing, they wait on.
+func (s *Scheduler) answer(waiting []chan struct{}) {
+	if len(waiting) == 0 {
 		return
 	}
-	s.looks[id] = at
-	s.set(alarm{at: at, lrp: id})
-}
-
-// nextAlarm returns the time until the next alarm.
-func (s *Scheduler) nextAlarm() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.alarms) == 0 {
-		return time.Hour
+	if !s.core.Ready() || s.core.failed {
+		s.mu.Lock()
+		s.stepping = append(waiting, s.stepping...)
+		s.mu.Unlock()
+		return
 	}
-	return max(0, s.alarms[0].at.Sub(s.now()))
+	for _, ch := range waiting {
+		close(ch)
+	}
 }
 
-// ring marks what alarms are due for.
-func (s *Scheduler) ring() {
+// post has the Core told something.
+func (s *Scheduler) post(fn func(*Core)) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
-	for len(s.alarms) > 0 && !s.alarms[0].at.After(now) {
-		a := heap.Pop(&s.alarms).(alarm)
-		if a.lrp != "" {
-			s.dirty[a.lrp] = struct{}{}
-			if s.looks[a.lrp].Equal(a.at) {
-				delete(s.looks, a.lrp)
+	s.inbox = append(s.inbox, fn)
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *Scheduler) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// ask has the Core asked something, and waits for that.
+func (s *Scheduler) ask(ctx context.Context, fn func(*Core)) error {
+	done := make(chan struct{})
+	s.post(func(c *Core) {
+		fn(c)
+		close(done)
+	})
+	return s.await(ctx, done)
+}
+
+// step has the Core told something, and waits until what follows is stored.
+func (s *Scheduler) step(ctx context.Context, fn func(*Core)) error {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.inbox = append(s.inbox, fn)
+	s.stepping = append(s.stepping, done)
+	s.mu.Unlock()
+	s.wake()
+	return s.await(ctx, done)
+}
+
+func (s *Scheduler) await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("scheduler: waiting for it: %w", context.Cause(ctx))
+	case <-s.ended:
+		return fmt.Errorf("scheduler: %w", errStopped)
+	}
+}
+
+// callTimeout is how long one call to a cell may take.
+const callTimeout = 10 * time.Second
+
+// carryOut does what the Core decided. Each call has a goroutine of its own, so that a cell that
+// hangs delays only itself.
+func (s *Scheduler) carryOut(ctx context.Context, e *Effect) {
+	switch e.Op {
+	case OpTell:
+		s.told(e.ID, e.Told)
+		return
+	case OpEnded:
+		s.endReading(reading{e.On, e.ID})
+		return
+	}
+	p := e.On.Handle.(*peer)
+	switch m, id := e.On, e.ID; e.Op {
+	case OpStart:
+		w := e.Work
+		s.wg.Go(func() {
+			o, why := s.start(ctx, p, w)
+			now := s.now()
+			s.post(func(c *Core) { c.Started(m, id, o, why, now) })
+		})
+	case OpStop:
+		limit := callTimeout
+		if e.Away {
+			limit = s.lostAfter
+		}
+		s.wg.Go(func() {
+			err := p.call(ctx, limit, func(ctx context.Context) error { return p.cell.Stop(ctx, id) })
+			if ctx.Err() != nil {
+				return
 			}
-		}
-		if a.check != (check{}) {
-			s.checks[a.check] = struct{}{}
-		}
+			if err != nil {
+				s.log.Warn("a cell did not stop a work", "cell", m.id, "work", id, "error", err)
+			}
+			now := s.now()
+			s.post(func(c *Core) { c.Stopped(m, id, err == nil, now) })
+		})
+	case OpWatch:
+		p.watchAnew()
+	case OpRead:
+		s.read(ctx, p, m, id)
+	case OpLeave:
+		p.leave()
 	}
+}
+
+func (s *Scheduler) start(ctx context.Context, p *peer, w cell.Work) (Outcome, string) {
+	err := p.call(ctx, callTimeout, func(ctx context.Context) error { return p.cell.Start(ctx, w) })
+	var refused *cell.RefusedError
+	switch {
+	case err == nil:
+		return Accepted, ""
+	case errors.As(err, &refused):
+		return Refused, refused.Reason
+	}
+	if ctx.Err() == nil {
+		s.log.Warn("a cell did not say whether it took a work", "work", w.ID, "error", err)
+	}
+	return Unknown, ""
 }

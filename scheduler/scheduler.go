@@ -1,15 +1,11 @@
 package scheduler
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,13 +25,22 @@ type Config struct {
 	Cells []cell.Cell
 	// Policy chooses cells; nil: Spread.
 	Policy Policy
-	// LogSink gets each line of each instance once, in order for each instance; a restart of
+	// LogSink gets each line of each instance and task once, in order for each; a restart of
 	// the program begins anew with what the cells have kept. It must not block for long.
-	// nil: instances' lines stay on their cells. The lines of a task go to RunTask's out.
+	// nil: the lines stay on their cells. The lines of RunTask go to its out.
 	LogSink func(logs.Line)
 	// LostAfter is how long a cell may be silent before its instances are replaced;
 	// 0: 6 seconds.
 	LostAfter time.Duration
+	// Evacuation is how long an instance of a draining cell waits for its replacement before it
+	// is stopped all the same; 0: 10 minutes. Without a place for the replacement it stays.
+	Evacuation time.Duration
+	// StartingLimit is how many works may be starting at once on all cells; others wait. 0:
+	// no limit.
+	StartingLimit int
+	// Moves is how many instances may be moved at a time to balance the cells when one has come,
+	// or come back. 0: none are.
+	Moves int
 	// Logger gets what the operator should know; nil discards.
 	Logger *slog.Logger
 	// Now is the clock; nil: time.Now.
@@ -44,63 +49,63 @@ type Config struct {
 	NewID func() string
 }
 
-// retryPlacement is how long an instance without a place waits if nothing changes.
-const retryPlacement = 30 * time.Second
+// checked returns the Config with its defaults.
+func (c Config) checked() (Config, error) {
+	switch {
+	case c.DB == nil:
+		return c, errors.New("scheduler: Config.DB is required; open one with scheduler.Tables()")
+	case c.LostAfter < 0:
+		return c, fmt.Errorf("scheduler: Config.LostAfter is %v; use 0 (6 s) or more", c.LostAfter)
+	case c.Evacuation < 0:
+		return c, fmt.Errorf("scheduler: Config.Evacuation is %v; use 0 (10 min) or more", c.Evacuation)
+	case c.StartingLimit < 0 || c.Moves < 0:
+		return c, fmt.Errorf("scheduler: Config.StartingLimit is %d and Config.Moves %d; use 0 or more", c.StartingLimit, c.Moves)
+	}
+	if c.Policy == nil {
+		c.Policy = Spread{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.NewID == nil {
+		c.NewID = uuid.NewString
+	}
+	if c.LostAfter == 0 {
+		c.LostAfter = 6 * time.Second
+	}
+	return c, nil
+}
 
-var (
-	desired = state.NewTable("lrps", func(d lrp.Desired) string { return string(d.ID) })
-	rows    = state.NewTable("instances", lrp.Row.Key,
-		state.Index[lrp.Row]{Name: "cell", Keys: func(r lrp.Row) []string {
-			var cells []string
-			if r.Cell != "" {
-				cells = append(cells, r.Cell)
-			}
-			if r.Suspect != nil && r.Suspect.Cell != r.Cell {
-				cells = append(cells, r.Suspect.Cell)
-			}
-			return cells
-		}})
-)
-
-// Tables returns the tables that a Scheduler's DB must be opened with.
-func Tables() []state.AnyTable { return []state.AnyTable{desired, rows} }
-
-// Scheduler keeps processes running on cells. Apply, Remove, Restart and the reading
-// methods work at any time; what they ask for is done while Run runs. All methods may be
+// Scheduler keeps processes running on cells. Apply, Remove, Restart, those of tasks and the
+// reading methods work at any time; what they ask for is done while Run runs. All methods may be
 // called by any number of goroutines.
+//
+// It is a [Core] with a goroutine that owns it, and others that call the cells.
 type Scheduler struct {
-	db        *state.DB
-	policy    Policy
+	Store // what is read, and written without the Core
+
+	core      *Core
 	sink      func(logs.Line)
 	log       *slog.Logger
 	now       func() time.Time
-	newID     func() string
 	lostAfter time.Duration
 
-	kick  chan struct{} // holds a token if the loop has something to do
-	heard chan struct{} // closed when the cells have told what they run
-	ready chan struct{} // closed when the rows say so, too
+	kick  chan struct{} // holds a token if there is something to tell
+	ready chan struct{} // closed when the rows say what the cells told
 	ended chan struct{}
 	wg    sync.WaitGroup // what Run started
 
 	mu       sync.Mutex
 	ran      bool
-	isReady  bool
-	members  map[string]*member // by cell id
-	unknown  []*member          // those that have not told their id
-	joining  []*member          // not served by a pump yet
-	removed  map[string]bool    // ids of cells that RemoveCell took away
-	view     View
-	dirty    map[lrp.ID]struct{}
-	before   []lrp.Row // as they were, those that Remove and Restart changed
-	unplaced map[lrp.ID]struct{}
-	avoid    map[string]map[string]avoidance // by row key and cell id
-	refused  map[string]bool                 // GUIDs of claims that a cell refused
-	starting map[string]*starter             // Starts under way, by GUID
-	tasks    map[string]*task                // waiting RunTasks, by work id
-	checks   map[check]struct{}              // works that may have become unwanted
-	alarms   alarms
-	looks    map[lrp.ID]time.Time // the next alarm of each process that has any
+	inbox    []func(*Core)
+	peers    map[string]*peer // by cell id, those that have one
+	joining  []*peer          // not served by a pump yet
+	readers  map[reading]chan struct{}
+	runners  map[string]*runner // waiting RunTasks, by work id
+	stepping []chan struct{}    // closed when a Step has stored what it decided
 }
 
 var (
@@ -111,33 +116,18 @@ var (
 
 // New checks a Config. It starts nothing and calls no cell.
 func New(c Config) (*Scheduler, error) {
-	if c.DB == nil {
-		return nil, errors.New("scheduler: Config.DB is required; open one with scheduler.Tables()")
+	c, err := c.checked()
+	if err != nil {
+		return nil, err
 	}
-	if c.LostAfter < 0 {
-		return nil, fmt.Errorf("scheduler: Config.LostAfter is %v; use 0 (6 s) or more", c.LostAfter)
+	core, err := NewCore(c, c.Now())
+	if err != nil {
+		return nil, err
 	}
 	s := &Scheduler{
-		db: c.DB, policy: c.Policy, sink: c.LogSink, log: c.Logger, now: c.Now, newID: c.NewID, lostAfter: c.LostAfter,
-		kick: make(chan struct{}, 1), heard: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{}),
-		members: map[string]*member{}, removed: map[string]bool{}, view: View{spread: map[string]map[string]int{}},
-		dirty: map[lrp.ID]struct{}{}, unplaced: map[lrp.ID]struct{}{}, avoid: map[string]map[string]avoidance{},
-		refused: map[string]bool{}, starting: map[string]*starter{}, tasks: map[string]*task{}, checks: map[check]struct{}{}, looks: map[lrp.ID]time.Time{},
-	}
-	if s.policy == nil {
-		s.policy = Spread{}
-	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.now == nil {
-		s.now = time.Now
-	}
-	if s.newID == nil {
-		s.newID = uuid.NewString
-	}
-	if s.lostAfter == 0 {
-		s.lostAfter = 6 * time.Second
+		Store: Store{DB: c.DB}, core: core, sink: c.LogSink, log: c.Logger, now: c.Now, lostAfter: c.LostAfter,
+		kick: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
+		readers: map[reading]chan struct{}{}, runners: map[string]*runner{},
 	}
 	for _, c := range c.Cells {
 		if err := s.AddCell(c); err != nil {
@@ -149,69 +139,20 @@ func New(c Config) (*Scheduler, error) {
 
 // Apply implements lrp.Scheduler. What lrp.Validate says is returned.
 func (s *Scheduler) Apply(ctx context.Context, d lrp.Desired) error {
-	if err := lrp.Validate(d); err != nil {
-		return err
-	}
-	err := s.db.Update(ctx, func(tx *state.Tx) error {
-		old, ok := desired.Get(tx, string(d.ID))
-		if ok && !sameWork(old.Work, d.Work) {
-			return lrp.ErrImmutable
-		}
-		if ok && old.Instances == d.Instances && old.Annotation == d.Annotation {
-			return nil
-		}
-		return desired.Put(tx, d)
-	})
-	s.touch(d.ID) // also after an error: it may be made, and is settled by that
-	if err != nil {
-		return fmt.Errorf("scheduler: apply %s: %w", d.ID, err)
-	}
-	return nil
+	ch, err := s.Store.Apply(ctx, d)
+	return s.changed(ch, err)
 }
 
-// sameWork compares works as they are stored.
-func sameWork(a, b cell.Work) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
-}
-
-// Remove implements lrp.Scheduler. On return the process has no instances any more; their
-// works are stopped after that.
+// Remove implements lrp.Scheduler.
 func (s *Scheduler) Remove(ctx context.Context, id lrp.ID) error {
-	var old []lrp.Row
-	err := s.db.Update(ctx, func(tx *state.Tx) error {
-		desired.Delete(tx, string(id))
-		// Not left to the loop: an Apply that follows may bring another work.
-		old = slices.Collect(rows.Prefix(tx, lrp.KeyPrefix(id)))
-		for _, r := range old {
-			rows.Delete(tx, r.Key())
-		}
-		return nil
-	})
-	s.touch(id, old...)
-	if err != nil {
-		return fmt.Errorf("scheduler: remove %s: %w", id, err)
-	}
-	return nil
+	ch, err := s.Store.Remove(ctx, id)
+	return s.changed(ch, err)
 }
 
 // Restart implements lrp.Restarter. The new instance does not wait for the end of the old one.
 func (s *Scheduler) Restart(ctx context.Context, id lrp.ID, index int) error {
-	var old []lrp.Row
-	err := s.db.Update(ctx, func(tx *state.Tx) error {
-		r, ok := rows.Get(tx, lrp.RowKey(id, index))
-		if !ok {
-			return fmt.Errorf("there is no such instance: %w", fs.ErrNotExist)
-		}
-		old = append(old, r)
-		return rows.Put(tx, r.Forget(s.now()))
-	})
-	s.touch(id, old...)
-	if err != nil {
-		return fmt.Errorf("scheduler: restart %s/%d: %w", id, index, err)
-	}
-	return nil
+	ch, err := s.Store.Restart(ctx, id, index, s.now())
+	return s.changed(ch, err)
 }
 
 // Instances implements lrp.Scheduler.
@@ -219,84 +160,80 @@ func (s *Scheduler) Instances(ctx context.Context, id lrp.ID) ([]lrp.Instance, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var all []lrp.Instance
-	for r := range rows.Prefix(s.db.View(), lrp.KeyPrefix(id)) {
-		all = append(all, r.Shown())
-	}
-	return all, nil
+	return s.Store.Instances(id), nil
 }
-
-// Desired returns every process that is wanted, in order of ID.
-func (s *Scheduler) Desired() iter.Seq[lrp.Desired] { return desired.All(s.db.View()) }
 
 // Watch implements lrp.Scheduler.
 func (s *Scheduler) Watch(ctx context.Context, after uint64) iter.Seq2[lrp.Event, error] {
-	return func(yield func(lrp.Event, error) bool) {
-		if after == 0 {
-			v := s.db.View()
-			after = v.Rev()
-			for r := range rows.All(v) {
-				if !yield(lrp.Event{Instance: r.Shown(), Rev: 0}, nil) {
-					return
-				}
-			}
-			if !yield(lrp.Event{Synced: true, Rev: after}, nil) {
-				return
-			}
-		}
-		for {
-			changed := s.db.Changed(rows)
-			list, err := s.db.Changes(after, rows)
-			if errors.Is(err, state.ErrCompacted) {
-				yield(lrp.Event{}, lrp.ErrCompacted)
-				return
-			}
-			if err != nil {
-				yield(lrp.Event{}, fmt.Errorf("scheduler: watch: %w", err))
-				return
-			}
-			for i, c := range list {
-				last := i == len(list)-1 || list[i+1].Rev != c.Rev
-				e, ok := event(c)
-				if e.Rev = after; last {
-					e.Rev, after = c.Rev, c.Rev
-				}
-				if ok && (ctx.Err() != nil || !yield(e, nil)) {
-					return
-				}
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
+	return s.Store.Watch(ctx, after)
 }
 
-// event turns a change of a row into what users see; false: they see no change.
-func event(c state.Change) (lrp.Event, bool) {
-	old, had := c.Old.(lrp.Row)
-	r, has := c.New.(lrp.Row)
-	if !has {
-		return lrp.Event{Instance: old.Shown(), Gone: true}, had
-	}
-	return lrp.Event{Instance: r.Shown()}, !had || !sameInstance(old.Shown(), r.Shown())
+// DesireTask has a work done once, and outlives restarts. Durable on return; the effect follows.
+// Idempotent by id: another work under it is ErrTaskExists. Only placing it is tried again: up to
+// three times it may be refused, and 30 minutes wait for a cell.
+func (s *Scheduler) DesireTask(ctx context.Context, id string, w cell.Work, annotation string) error {
+	ch, err := s.Store.DesireTask(ctx, id, w, annotation, s.now())
+	return s.changed(ch, err)
 }
 
-// touch has the loop look at a process, and at the works of rows that were changed. That they
-// were need not be certain yet: the loop's own Update settles it first.
-func (s *Scheduler) touch(id lrp.ID, changed ...lrp.Row) {
-	s.mu.Lock()
-	s.dirty[id] = struct{}{}
-	s.before = append(s.before, changed...)
-	s.mu.Unlock()
-	s.wake()
+// CancelTask fails a task that is not over with "task was cancelled". Durable on return; its work
+// is stopped after that. Unknown: fs.ErrNotExist; over: ErrTaskState.
+func (s *Scheduler) CancelTask(ctx context.Context, id string) error {
+	ch, err := s.Store.CancelTask(ctx, id, s.now())
+	return s.changed(ch, err)
 }
 
-func (s *Scheduler) wake() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
+// ForgetTask removes a task that is over, which is otherwise kept for 31 days. Unknown: nil; not
+// over: ErrTaskState.
+func (s *Scheduler) ForgetTask(ctx context.Context, id string) error {
+	ch, err := s.Store.ForgetTask(ctx, id)
+	return s.changed(ch, err)
+}
+
+// Drain has a cell emptied, or ends that: it gets no more work, and its instances are replaced on
+// others, each going on until its replacement serves, or Config.Evacuation is over. Tasks end by
+// themselves. Durable: it outlives restarts, and may be said of a cell that is yet to come. How far it is,
+// Cells tells.
+func (s *Scheduler) Drain(ctx context.Context, cellID string, on bool) error {
+	ch, err := s.Store.Drain(ctx, cellID, on, s.now())
+	return s.changed(ch, err)
+}
+
+// changed has the Core look at what users changed. That it was need not be certain: the Core's
+// own Update settles it.
+func (s *Scheduler) changed(ch Change, err error) error {
+	s.post(func(c *Core) { c.Changed(ch) })
+	return err
+}
+
+// Cells returns what is known of the cells, in order of id. It waits for Run.
+func (s *Scheduler) Cells(ctx context.Context) (all []CellInfo, err error) {
+	err = s.ask(ctx, func(c *Core) { all = c.Cells() })
+	return all, err
+}
+
+// Explain says where a work would come now, and why. Nothing is placed. It waits for Run.
+func (s *Scheduler) Explain(ctx context.Context, w Want) (e Explanation, err error) {
+	ok := false
+	if err = s.ask(ctx, func(c *Core) { e, ok = c.Explain(w) }); err == nil && !ok {
+		err = fmt.Errorf("scheduler: explain: the policy %T cannot: %w", s.core.policy, errors.ErrUnsupported)
 	}
+	return e, err
+}
+
+// Check looks at every process, task and work, whether anything has changed or not, and returns
+// when what follows is decided and stored. Without a mistake in the Scheduler that is nothing.
+func (s *Scheduler) Check(ctx context.Context) error {
+	return s.step(ctx, func(c *Core) { c.Check() })
+}
+
+// Rebalance begins at most n moves of instances to cells that suit them better, and returns them. Each
+// goes on where it is until its replacement serves. None: there is nothing to gain, or so many
+// are on their way.
+func (s *Scheduler) Rebalance(ctx context.Context, n int) (moves []Move, err error) {
+	if err = s.step(ctx, func(c *Core) { c.Rebalance(n) }); err != nil {
+		return nil, err
+	}
+	err = s.ask(ctx, func(c *Core) { moves = c.Moved() })
+	return moves, err
 }

@@ -300,9 +300,10 @@ func TestDrainingCellGetsNothing(t *testing.T) {
 		apply(t, s, web("a", 2))
 		c1.Drain(true)
 		time.Sleep(3 * time.Second)
+		assert.Empty(t, c1.Works(), "what it had is moved away")
 		apply(t, s, web("a", 6))
-		assert.Len(t, c1.Live(), 1)
-		assert.Len(t, c2.Live(), 5)
+		assert.Empty(t, c1.Works())
+		assert.Len(t, c2.Live(), 6)
 	})
 }
 

@@ -13,27 +13,39 @@ import (
 // lastLines is how long the last lines of a work that has ended are waited for.
 const lastLines = 5 * time.Second
 
-// tail begins to read the lines of an instance for the sink. The caller holds mu.
-func (s *Scheduler) tail(ctx context.Context, m *member, k *known) {
-	if s.sink == nil || k.tail != nil || k.status.Work == nil || k.status.Work.LRP == "" {
-		return
-	}
-	k.tail = make(chan struct{})
-	id := k.status.ID
+// reading names a work whose lines are read.
+type reading struct {
+	on *Member
+	id string
+}
+
+// read gives the lines of a work to the sink, and tells the Core when it has the last.
+func (s *Scheduler) read(ctx context.Context, p *peer, m *Member, id string) {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.readers[reading{m, id}] = done
+	s.mu.Unlock()
 	s.wg.Go(func() {
-		s.readLines(ctx, m.cell, id, k.done, s.sink)
-		s.mu.Lock()
-		close(k.tail)
-		s.checks[check{m, id}] = struct{}{}
-		s.mu.Unlock()
-		s.wake()
+		readLines(ctx, p.cell, id, done, s.sink)
+		s.endReading(reading{m, id})
+		s.post(func(c *Core) { c.LinesRead(m, id) })
 	})
+}
+
+// endReading says that a work has ended, so that its lines come to an end.
+func (s *Scheduler) endReading(r reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if done, ok := s.readers[r]; ok {
+		close(done)
+		delete(s.readers, r)
+	}
 }
 
 // readLines gives every line of a work to out, once and in order, through any number of
 // broken streams. It returns after the last line, a while after done is closed, or when
 // ctx ends.
-func (s *Scheduler) readLines(ctx context.Context, c cell.Cell, id string, done <-chan struct{}, out func(logs.Line)) {
+func readLines(ctx context.Context, c cell.Cell, id string, done <-chan struct{}, out func(logs.Line)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	left := make(chan struct{})

@@ -1,0 +1,438 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/state"
+)
+
+// Core is the Scheduler without goroutines, clock and network: it is told what happened, and
+// when, and its Step says what is to be done. The same calls bring the same answers, so that
+// a history can be replayed. A Core must not be used by two goroutines at once.
+//
+// What it is told takes effect with the next Step.
+type Core struct {
+	db         *state.DB
+	policy     Policy
+	log        *slog.Logger
+	newID      func() string
+	lostAfter  time.Duration
+	rules      lrp.Rules
+	limit      int // of works that start at once; 0: none
+	maxMoves   int // when a cell comes; 0: none
+	readsLines bool
+
+	phase    phase
+	failed   bool      // the last Step could not store
+	patience time.Time // until then cells that say nothing are waited for
+
+	members map[string]*Member // by cell id
+	unnamed []*Member          // those that have not told their id
+	removed map[string]bool    // ids of cells that Remove took away
+	drained map[string]bool    // ids of cells that an operator drains
+	view    View
+
+	all      bool // every process and task must be looked at
+	dirty    map[lrp.ID]struct{}
+	dirtyT   map[string]struct{} // tasks
+	dirtyA   map[string]struct{} // attended tasks
+	before   []lrp.Row           // as they were, those that users changed
+	unsure   []check             // works whose rows a Step changed without a certain answer
+	unplaced map[lrp.ID]struct{}
+	waiting  map[string]struct{}             // tasks without a place
+	limited  map[lrp.ID]struct{}             // held up by the starting limit
+	avoid    map[string]map[string]avoidance // by row key, or work id of a task, and cell id
+	refused  map[string]string               // GUIDs of claims that a cell refused, and why
+	starting map[string]*starter             // Starts under way, by GUID
+	attended map[string]*attendedTask        // by work id
+	outcomes map[string]cell.Status          // of tasks, told and perhaps not stored yet
+	checks   checkList                       // works that may have become unwanted
+	alarms   alarms
+	looks    map[string]time.Time // the next alarm of each process and task that has any
+
+	moving    map[string]lrp.ID    // by key, rows that are being moved
+	tried     map[string]time.Time // by key, when a row was to be moved
+	recount   bool                 // what is moving is not certain
+	balancing bool
+	budget    int // moves that Rebalance asked for
+	moved     []Move
+
+	out []Effect
+
+	buf  []lrp.Row // for decide
+	was  []lrp.Row
+	memo map[fitKey]*PlacementError
+}
+
+type phase int
+
+const (
+	listening phase = iota // the cells have not told what they run
+	deciding               // nothing is stored yet
+	ready
+)
+
+// NewCore makes a Core of a Config, whose Cells, LogSink and Now are not used. The cells come by
+// Add.
+func NewCore(c Config, now time.Time) (*Core, error) {
+	c, err := c.checked()
+	if err != nil {
+		return nil, err
+	}
+	return &Core{
+		db: c.DB, policy: c.Policy, log: c.Logger, newID: c.NewID, lostAfter: c.LostAfter, limit: c.StartingLimit, maxMoves: c.Moves,
+		rules: lrp.Rules{Evacuation: c.Evacuation}, readsLines: c.LogSink != nil,
+		all: true, patience: now.Add(2 * c.LostAfter),
+		members: map[string]*Member{}, removed: map[string]bool{}, drained: drainedCells(c.DB),
+		dirty: map[lrp.ID]struct{}{}, dirtyT: map[string]struct{}{}, dirtyA: map[string]struct{}{},
+		unplaced: map[lrp.ID]struct{}{}, waiting: map[string]struct{}{}, limited: map[lrp.ID]struct{}{},
+		avoid: map[string]map[string]avoidance{}, refused: map[string]string{}, starting: map[string]*starter{},
+		attended: map[string]*attendedTask{}, outcomes: map[string]cell.Status{}, looks: map[string]time.Time{}, moving: movingRows(c.DB), tried: map[string]time.Time{},
+	}, nil
+}
+
+// Op is what is to be done to a cell.
+type Op int
+
+// The operations.
+const (
+	OpStart Op = iota // call Start with Work; answer by Started
+	OpStop            // call Stop with ID; answer by Stopped, unless Away
+	OpWatch           // end the Watch of the cell, if one is under way, and begin a new one
+	OpRead            // read the lines of the work ID, and answer by LinesRead
+	OpEnded           // the work ID has ended, so that its lines come to an end
+	OpLeave           // the cell is served no more
+	OpTell            // tell the one who attends a task
+)
+
+// Effect is one thing to be done. Effects on different cells, and on different works of one,
+// do not depend on each other.
+type Effect struct {
+	Op   Op
+	On   *Member
+	ID   string // of the work
+	Work cell.Work
+	Away bool // nobody waits for the answer
+	Told Told
+}
+
+// Effects are what a Step decided, all of it durable.
+type Effects struct {
+	Do []Effect
+	// Wake is when Step must be called though nothing was told; zero: never. A time that has
+	// come: at once.
+	Wake time.Time
+}
+
+// Begin is told when the Core begins to be stepped: from then on cells are waited for.
+func (c *Core) Begin(now time.Time) { c.patience = now.Add(2 * c.lostAfter) }
+
+// Step decides what follows from all that was told, and from the time, and stores it in one
+// Update. A failure to store is logged, and tried again. Its error is one after which nothing
+// can be stored any more: the Core is of no use then.
+func (c *Core) Step(ctx context.Context, now time.Time) (Effects, error) {
+	c.ring(now)
+	if c.phase == listening && c.allHeard(now) {
+		c.phase = deciding
+	}
+	var err error
+	if c.phase != listening {
+		var stored bool
+		if stored, err = c.pass(ctx, now); err == nil {
+			c.tidy(now)
+		}
+		c.failed = !stored
+		if stored && c.phase == deciding {
+			c.phase = ready
+		}
+	}
+	e := Effects{Do: c.out, Wake: c.wake(now)}
+	c.out = nil
+	return e, err
+}
+
+// Ready tells whether the rows are as the cells told at the start, and no longer as an earlier
+// run left them.
+func (c *Core) Ready() bool { return c.phase == ready }
+
+// Pending tells whether something was told that a Step has to look at.
+func (c *Core) Pending() bool {
+	return len(c.out) > 0 || c.phase != listening && c.unsettled()
+}
+
+// Settled tells whether all that was told is decided and stored.
+func (c *Core) Settled() bool { return c.phase == ready && !c.failed && !c.unsettled() }
+
+func (c *Core) unsettled() bool {
+	return c.all || len(c.dirty)+len(c.dirtyT)+len(c.dirtyA)+len(c.checks.list)+c.budget > 0
+}
+
+// Check has every process, every task and every work on the cells looked at.
+func (c *Core) Check() {
+	c.all = true
+	for _, id := range sorted(c.members) {
+		for _, guid := range sorted(c.members[id].works) {
+			c.checks.add(check{c.members[id], guid})
+		}
+	}
+}
+
+// Changed tells what users changed.
+func (c *Core) Changed(ch Change) {
+	for _, id := range ch.lrps {
+		c.dirty[id] = struct{}{}
+	}
+	c.before = append(c.before, ch.rows...)
+	for _, t := range ch.tasks {
+		c.dirtyT[t.ID] = struct{}{}
+		c.check(t.Cell, t.GUID)
+	}
+	if ch.drains {
+		c.redrain()
+	}
+}
+
+// allHeard tells whether every cell has told what it runs or is lost. One that never tells must
+// not stop the others for ever.
+func (c *Core) allHeard(now time.Time) bool {
+	if !now.Before(c.patience) {
+		return true
+	}
+	for _, m := range c.unnamed {
+		if !m.lost {
+			return false
+		}
+	}
+	for _, m := range c.members {
+		if !m.synced && !m.lost {
+			return false
+		}
+	}
+	return true
+}
+
+// turn is what one Step decided, to be done when it is durable.
+type turn struct {
+	now    time.Time
+	put    []lrp.Row
+	del    []lrp.Row
+	before []lrp.Row // as they were, those of put and del
+	place  []placing
+	claims []*starter
+	fail   []lrp.ID // without a place
+	held   []lrp.ID // by the starting limit
+
+	putT    []Task
+	delT    []Task
+	beforeT []Task
+	failT   []string
+	heldT   []string
+	tell    []*attendedTask
+	moves   []Move
+}
+
+// pass looks at all that was touched and stores what follows, in one Update.
+func (c *Core) pass(ctx context.Context, now time.Time) (stored bool, fatal error) {
+	if !c.all && len(c.dirty)+len(c.dirtyT)+len(c.dirtyA)+c.budget == 0 && !c.balancing {
+		return c.phase == ready && !c.failed, nil
+	}
+	all, ids, taskIDs, attends := c.all, sorted(c.dirty), sorted(c.dirtyT), sorted(c.dirtyA)
+	others := c.before
+	c.all, c.before = false, nil
+	clear(c.dirty)
+	clear(c.dirtyT)
+	clear(c.dirtyA)
+	for _, r := range others {
+		delete(c.avoid, r.Key()) // what comes begins anew
+	}
+	t := &turn{now: now}
+	err := c.db.Update(ctx, func(tx *state.Tx) error {
+		if all {
+			c.decideAll(tx, t)
+		}
+		for _, id := range ids {
+			if !all || !c.exists(tx, id) {
+				c.decideOne(tx, t, id)
+			}
+		}
+		c.decideTasks(tx, t, all, taskIDs, attends)
+		// A refusal of what was not looked at is seen anyway: the cell lacks the work.
+		clear(c.refused)
+		c.place(t)
+		c.rebalance(tx, t)
+		return t.write(tx)
+	})
+	if err != nil {
+		c.undo(t, others, all, ids, taskIDs, attends)
+		if errors.Is(err, state.ErrFenced) || errors.Is(err, state.ErrClosed) {
+			return false, fmt.Errorf("scheduler: store changes of instances: %w", err)
+		}
+		if ctx.Err() == nil {
+			c.log.Error("changes of instances could not be stored; they are tried again", "error", err)
+		}
+		return false, nil
+	}
+	c.done(t, others, ids, taskIDs)
+	return true, nil
+}
+
+// retryStore is how long to wait after the journal failed.
+const retryStore = time.Second
+
+// undo takes back what was decided and could not be stored.
+func (c *Core) undo(t *turn, others []lrp.Row, all bool, ids []lrp.ID, taskIDs, attends []string) {
+	for _, s := range t.claims {
+		delete(c.starting, s.work.ID)
+		c.unload(s.m, s.work.ID)
+		if a := c.attended[s.work.ID]; a != nil {
+			a.on = nil
+		}
+	}
+	// It may be stored all the same. Until that is certain the rows that can be read hold what
+	// they held before.
+	for i := range t.before {
+		c.unsure = append(c.unsure, c.checksOf(&t.before[i])...)
+	}
+	for _, was := range t.beforeT {
+		if m := c.members[was.Cell]; m != nil && was.GUID != "" {
+			c.unsure = append(c.unsure, check{m, was.GUID})
+		}
+	}
+	at := t.now.Add(retryStore)
+	if all {
+		c.set(alarm{at: at, kind: alarmAll})
+	}
+	for _, id := range ids {
+		c.setFor(alarmLRP, string(id), at)
+	}
+	for _, id := range taskIDs {
+		c.setFor(alarmTask, id, at)
+	}
+	for _, id := range attends {
+		c.setFor(alarmAttended, id, at)
+	}
+	for _, a := range t.tell {
+		c.tell(a) // nothing of it is to be stored
+	}
+	c.before = append(c.before, others...)
+	c.recount = true
+}
+
+// done takes note of what was stored, and has it carried out.
+func (c *Core) done(t *turn, others []lrp.Row, ids []lrp.ID, taskIDs []string) {
+	for _, id := range ids {
+		delete(c.unplaced, id)
+		delete(c.limited, id)
+	}
+	for _, id := range taskIDs {
+		delete(c.waiting, id)
+	}
+	for _, id := range t.fail {
+		c.unplaced[id] = struct{}{}
+		c.setFor(alarmLRP, string(id), t.now.Add(retryPlacement))
+	}
+	for _, id := range t.held {
+		c.limited[id] = struct{}{}
+	}
+	for _, id := range t.failT {
+		c.waiting[id] = struct{}{}
+		c.setFor(alarmTask, id, t.now.Add(retryPlacement))
+	}
+	for _, id := range t.heldT {
+		c.waiting[id] = struct{}{}
+	}
+	for _, list := range [][]lrp.Row{t.del, others} {
+		for _, r := range list {
+			delete(c.avoid, r.Key())
+			delete(c.moving, r.Key())
+		}
+	}
+	for _, r := range t.put {
+		if len(c.moving) > 0 && (r.Evacuating == nil || !r.Evacuating.Moving) {
+			delete(c.moving, r.Key())
+		}
+	}
+	for _, x := range c.unsure {
+		c.checks.add(x)
+	}
+	c.unsure = nil
+	for _, list := range [][]lrp.Row{t.before, others} {
+		for i := range list {
+			for _, x := range c.checksOf(&list[i]) {
+				c.checks.add(x)
+			}
+		}
+	}
+	for _, was := range t.beforeT {
+		c.check(was.Cell, was.GUID)
+	}
+	for _, x := range t.putT {
+		if x.State == TaskCompleted {
+			delete(c.outcomes, x.GUID)
+		}
+	}
+	for _, s := range t.claims {
+		c.send(s)
+	}
+	for _, a := range t.tell {
+		c.tell(a)
+	}
+	c.moved = append(c.moved, t.moves...)
+	if c.recount {
+		c.moving, c.recount = movingRows(c.db), false
+	}
+}
+
+func (t *turn) write(tx *state.Tx) error {
+	for _, r := range t.del {
+		rows.Delete(tx, r.Key())
+	}
+	for _, r := range t.put {
+		if err := rows.Put(tx, r); err != nil {
+			return err
+		}
+	}
+	for _, x := range t.delT {
+		tasks.Delete(tx, x.ID)
+	}
+	for _, x := range t.putT {
+		if err := tasks.Put(tx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checksOf names the works of a row.
+func (c *Core) checksOf(r *lrp.Row) (checks []check) {
+	all, n := r.Occupants()
+	for _, o := range all[:n] {
+		if m := c.members[o.Cell]; m != nil {
+			checks = append(checks, check{m, o.GUID})
+		}
+	}
+	return checks
+}
+
+func (c *Core) check(cellID, guid string) {
+	if m := c.members[cellID]; m != nil && guid != "" {
+		c.checks.add(check{m, guid})
+	}
+}
+
+// sorted returns the keys of a map in order: nothing may depend on that of a map.
+func sorted[K ~string, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,176 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+)
+
+// peer is a cell with the goroutines that serve it.
+type peer struct {
+	cell  cell.Cell
+	m     *Member
+	calls chan struct{} // holds a token for each call under way
+
+	mu    sync.Mutex
+	stop  context.CancelFunc
+	begun chan struct{}      // closed when it may be watched
+	watch context.CancelFunc // ends the Watch that is under way
+	left  bool
+}
+
+// maxCalls is how many Starts and Stops of one cell are under way at once.
+const maxCalls = 64
+
+// AddCell adds a cell; it is served while Run runs. Of two cells with one id the one
+// that answers later is left out, with an error in the log.
+func (s *Scheduler) AddCell(c cell.Cell) error {
+	if c == nil {
+		return errors.New("scheduler: AddCell: the cell is nil")
+	}
+	p := &peer{cell: c, calls: make(chan struct{}, maxCalls), begun: make(chan struct{})}
+	p.m = &Member{Handle: p}
+	now := s.now()
+	s.mu.Lock()
+	s.joining = append(s.joining, p)
+	s.inbox = append(s.inbox, func(core *Core) { core.Add(p.m, now) })
+	s.mu.Unlock()
+	s.wake()
+	return nil
+}
+
+// RemoveCell forgets a cell. Its instances are placed elsewhere at once and, as far as it
+// answers, stopped there; tasks on it fail as lost. Unknown: nil.
+func (s *Scheduler) RemoveCell(id string) error {
+	s.post(func(c *Core) { c.Remove(id) })
+	return nil
+}
+
+// launch starts serving the cells that joined.
+func (s *Scheduler) launch(ctx context.Context) {
+	s.mu.Lock()
+	joining := s.joining
+	s.joining = nil
+	s.mu.Unlock()
+	for _, p := range joining {
+		pctx, stop := context.WithCancel(ctx)
+		p.mu.Lock()
+		if p.stop = stop; p.left {
+			stop()
+		}
+		p.mu.Unlock()
+		s.wg.Go(func() { s.serve(pctx, p) })
+	}
+}
+
+// serve is the pump of one cell: it beats and watches until ctx ends.
+func (s *Scheduler) serve(ctx context.Context, p *peer) {
+	defer p.leave()
+	beat := make(chan struct{})
+	go func() { defer close(beat); s.beat(ctx, p) }()
+	defer func() { <-beat }()
+	select {
+	case <-p.begun:
+	case <-ctx.Done():
+	}
+	m := p.m
+	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, time.Second) {
+		wctx, cancel := context.WithCancel(ctx)
+		p.mu.Lock()
+		p.watch = cancel
+		p.mu.Unlock()
+		s.post(func(c *Core) { c.Watching(m) })
+		for e, err := range p.cell.Watch(wctx) {
+			if err != nil {
+				s.log.Warn("watching a cell failed; it is tried again", "cell", m.id, "error", err)
+				break
+			}
+			now := s.now()
+			s.post(func(c *Core) { c.Event(m, e, now) })
+			if e.Synced {
+				pause = 25 * time.Millisecond
+			}
+		}
+		cancel()
+		s.post(func(c *Core) { c.Unwatched(m) })
+		sleep(ctx, pause)
+	}
+}
+
+// watchAnew begins the first Watch, or ends the one that is under way for another.
+func (p *peer) watchAnew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if isOpen(p.begun) {
+		close(p.begun)
+	}
+	if p.watch != nil {
+		p.watch()
+	}
+}
+
+func (p *peer) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = true
+	if p.stop != nil {
+		p.stop()
+	}
+}
+
+// call makes one of the calls that a cell gets only so many of at once. Waiting for the others is
+// not part of its time.
+func (p *peer) call(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
+	select {
+	case p.calls <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-p.calls }()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return fn(ctx)
+}
+
+// beat asks the cell for its State again and again, to learn what it is and whether it answers.
+func (s *Scheduler) beat(ctx context.Context, p *peer) {
+	period := s.lostAfter / 4
+	for ctx.Err() == nil {
+		bctx, cancel := context.WithTimeout(ctx, period)
+		st, err := p.cell.State(bctx)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		now, wait := s.now(), period
+		if err != nil {
+			s.post(func(c *Core) { c.Silent(p.m, now) })
+			// What is down may be up soon, and a call that hung has waited long enough.
+			wait = period / 6
+		} else {
+			s.post(func(c *Core) { c.Answered(p.m, st, now) })
+		}
+		sleep(ctx, wait)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
+}
