@@ -237,6 +237,9 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 	return p.change(ctx, "delete", app, func(ctx context.Context, a App) error {
 		ctx, cancel := p.certain(ctx)
 		defer cancel()
+		if err := p.endTasks(ctx, a); err != nil {
+			return err
+		}
 		for _, id := range a.Owned {
 			if err := p.sched.Remove(ctx, id); err != nil {
 				return err

@@ -86,6 +86,14 @@ func packInMemory(files fs.FS) ([]byte, error) {
 // launchInMemory runs a start command: "work" and "watch" wait, anything else serves.
 func launchInMemory(ctx context.Context, p cell.MemoryProcess) int {
 	switch command := p.Args[1]; command {
+	case "once":
+		fmt.Fprintln(p.Stdout, "done once")
+		if err := p.WriteFile("/tmp/result", []byte("42"), 0o644); err != nil {
+			return 1
+		}
+		return 0
+	case "fall":
+		return 3
 	case "work", "watch":
 		fmt.Fprintln(p.Stdout, command+"ing for", p.Getenv("CF_INSTANCE_INDEX"))
 		<-ctx.Done()

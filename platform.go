@@ -43,6 +43,11 @@ type Config struct {
 	// database. One that is not scheduler.New's must know its cells by itself, and if it
 	// does not implement staging.TaskRunner, Tasks is required.
 	Scheduler lrp.Scheduler
+	// Policy, LostAfter, StartingLimit and Moves are those of scheduler.Config, for a nil Scheduler.
+	Policy        scheduler.Policy
+	LostAfter     time.Duration
+	StartingLimit int
+	Moves         int
 	// Tasks runs stagings; nil: the Scheduler.
 	Tasks staging.TaskRunner
 	// Journal makes state durable; nil: it is in memory only.
@@ -94,7 +99,6 @@ type Platform struct {
 	mu     sync.Mutex
 	locked map[string]chan struct{} // apps under change, by name
 	ran    bool
-	cells  []cell.Cell
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
@@ -164,10 +168,11 @@ func (p *Platform) compose() error {
 		p.agent = agent
 		cells = append([]cell.Cell{agent}, cells...)
 	}
-	p.cells = cells
 	p.sched = p.cfg.Scheduler
 	if p.sched == nil {
-		s, err := scheduler.New(scheduler.Config{DB: p.db, Cells: cells, Logger: p.log, Now: p.now, NewID: p.newID, LogSink: p.say})
+		s, err := scheduler.New(scheduler.Config{DB: p.db, Cells: cells, Policy: p.cfg.Policy, LostAfter: p.cfg.LostAfter,
+			StartingLimit: p.cfg.StartingLimit, Moves: p.cfg.Moves, Leaving: p.routed.gone,
+			Logger: p.log, Now: p.now, NewID: p.newID, LogSink: p.say})
 		if err != nil {
 			return err
 		}

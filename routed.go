@@ -44,7 +44,7 @@ func (s *instanceSet) apply(e lrp.Event) bool {
 		into = s.next
 	}
 	k := instanceKey{e.Instance.LRP, e.Instance.Index}
-	if e.Gone || e.Instance.State != lrp.Running {
+	if e.Gone || !serves(e.Instance) && len(e.Instance.Others) == 0 {
 		delete(into, k)
 	} else {
 		into[k] = e.Instance
@@ -62,27 +62,29 @@ func (s *instanceSet) list() []lrp.Instance {
 	return out
 }
 
-// routedSet tells which processes have instances in the router's table.
+// routedSet tells what the router's table has.
 type routedSet struct {
 	mu      sync.Mutex
-	lrps    map[lrp.ID]bool
-	changed chan struct{} // closed at the next change
+	lrps    map[lrp.ID]bool // processes with instances in it
+	guids   map[string]bool // works that get requests
+	changed chan struct{}   // closed at the next change
 }
 
-func (r *routedSet) set(lrps map[lrp.ID]bool) {
+func (r *routedSet) set(lrps map[lrp.ID]bool, guids map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lrps = lrps
+	r.lrps, r.guids = lrps, guids
 	if r.changed != nil {
 		close(r.changed)
 		r.changed = nil
 	}
 }
 
-func (r *routedSet) wait(ctx context.Context, id lrp.ID) error {
+// until waits until ok, which is asked with mu held, or ctx ends.
+func (r *routedSet) until(ctx context.Context, ok func() bool) error {
 	for {
 		r.mu.Lock()
-		if r.lrps[id] {
+		if ok() {
 			r.mu.Unlock()
 			return nil
 		}
@@ -97,6 +99,16 @@ func (r *routedSet) wait(ctx context.Context, id lrp.ID) error {
 			return fmt.Errorf("waiting for the router: %w", ctx.Err())
 		}
 	}
+}
+
+// wait waits until a process has instances in the table.
+func (r *routedSet) wait(ctx context.Context, id lrp.ID) error {
+	return r.until(ctx, func() bool { return r.lrps[id] })
+}
+
+// gone waits until a work gets no requests any more.
+func (r *routedSet) gone(ctx context.Context, guid string) {
+	_ = r.until(ctx, func() bool { return !r.guids[guid] }) // then it is stopped all the same
 }
 
 func lastPosition(p *Platform, app string) logs.Position {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/router"
 	"github.com/dewpoint-go/dewpoint/state"
@@ -314,23 +315,51 @@ func (p *Platform) publish(ins []lrp.Instance) {
 		byLRP[in.LRP] = append(byLRP[in.LRP], in)
 	}
 	var table []router.Route
-	used := map[lrp.ID]bool{}
+	served := map[lrp.ID]bool{}
+	guids := map[string]bool{}
 	for r := range routes.All(v) {
 		route := router.Route{Host: r.Host}
 		if a, ok := apps.Get(v, r.App); ok && a.Started {
-			web := a.Process(Web).LRP
-			for _, in := range byLRP[web] {
-				used[web] = true
-				if len(in.Addresses) > 0 {
-					route.Backends = append(route.Backends, router.Backend{App: a.ID, Instance: in.GUID, Index: in.Index, Addr: in.Addresses[0].Host})
+			web := a.Process(Web)
+			for _, in := range byLRP[web.LRP] {
+				if in.Index >= web.Instances {
+					continue // it is about to be stopped
+				}
+				served[web.LRP] = true
+				for _, b := range backends(a, web, in) {
+					route.Backends = append(route.Backends, b)
+					guids[b.Instance] = true
 				}
 			}
 		}
 		table = append(table, route)
 	}
 	p.router.SetTable(router.NewTable(table))
-	p.routed.set(used)
+	p.routed.set(served, guids)
 }
+
+// backends are the works of an instance that serve: its own, and those that stand for it on
+// a cell that is lost or drained until it runs elsewhere.
+func backends(a App, pr Process, in lrp.Instance) []router.Backend {
+	var all []router.Backend
+	add := func(guid string, addresses []cell.Address) {
+		if len(addresses) > 0 {
+			all = append(all, router.Backend{App: a.ID, Process: string(pr.LRP), Instance: guid, Index: in.Index, Addr: addresses[0].Host})
+		}
+	}
+	if serves(in) {
+		add(in.GUID, in.Addresses)
+	}
+	for _, o := range in.Others {
+		if o.Routable {
+			add(o.GUID, o.Addresses)
+		}
+	}
+	return all
+}
+
+// serves tells whether an instance itself may be sent requests.
+func serves(in lrp.Instance) bool { return in.State == lrp.Running && in.Routable }
 
 // waitRouted returns when the router's table has the app's running process.
 func (p *Platform) waitRouted(ctx context.Context, a App) error {

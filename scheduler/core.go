@@ -79,7 +79,7 @@ const (
 	ready
 )
 
-// NewCore makes a Core of a Config, whose Cells, LogSink and Now are not used. The cells come by
+// NewCore makes a Core of a Config, whose Cells, LogSink, Leaving and Now are not used. The cells come by
 // Add.
 func NewCore(c Config, now time.Time) (*Core, error) {
 	c, err := c.checked()

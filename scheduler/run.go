@@ -156,6 +156,9 @@ func (s *Scheduler) await(ctx context.Context, done <-chan struct{}) error {
 // callTimeout is how long one call to a cell may take.
 const callTimeout = 10 * time.Second
 
+// leavingTimeout is how long a work is not told to stop because requests may still be sent to it.
+const leavingTimeout = time.Second
+
 // carryOut does what the Core decided. Each call has a goroutine of its own, so that a cell that
 // hangs delays only itself.
 func (s *Scheduler) carryOut(ctx context.Context, e *Effect) {
@@ -182,6 +185,11 @@ func (s *Scheduler) carryOut(ctx context.Context, e *Effect) {
 			limit = s.lostAfter
 		}
 		s.wg.Go(func() {
+			if s.leaving != nil {
+				lctx, cancel := context.WithTimeout(ctx, leavingTimeout)
+				s.leaving(lctx, id)
+				cancel()
+			}
 			err := p.call(ctx, limit, func(ctx context.Context) error { return p.cell.Stop(ctx, id) })
 			if ctx.Err() != nil {
 				return

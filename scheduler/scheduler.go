@@ -41,6 +41,10 @@ type Config struct {
 	// Moves is how many instances may be moved at a time to balance the cells when one has come,
 	// or come back. 0: none are.
 	Moves int
+	// Leaving is called with the id of a work before its cell is told to stop it, and returns
+	// when no request is sent there any more, or when its context ends, after a second. What
+	// Watch tells comes before it. Nil: works are stopped at once.
+	Leaving func(ctx context.Context, guid string)
 	// Logger gets what the operator should know; nil discards.
 	Logger *slog.Logger
 	// Now is the clock; nil: time.Now.
@@ -89,6 +93,7 @@ type Scheduler struct {
 
 	core      *Core
 	sink      func(logs.Line)
+	leaving   func(context.Context, string)
 	log       *slog.Logger
 	now       func() time.Time
 	lostAfter time.Duration
@@ -125,7 +130,7 @@ func New(c Config) (*Scheduler, error) {
 		return nil, err
 	}
 	s := &Scheduler{
-		Store: Store{DB: c.DB}, core: core, sink: c.LogSink, log: c.Logger, now: c.Now, lostAfter: c.LostAfter,
+		Store: Store{DB: c.DB}, core: core, sink: c.LogSink, leaving: c.Leaving, log: c.Logger, now: c.Now, lostAfter: c.LostAfter,
 		kick: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
 		readers: map[reading]chan struct{}{}, runners: map[string]*runner{},
 	}

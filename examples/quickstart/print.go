@@ -31,7 +31,11 @@ var titles = map[dewpoint.Step]string{
 
 func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform) {
 	fmt.Fprintf(pr.out, "Pushing %s as %s; data in %s\n", o.app, o.name, o.data)
-	for _, s := range p.Cells(ctx) {
+	cells, err := p.Cells(ctx)
+	if err != nil {
+		return // ctx has ended
+	}
+	for _, s := range cells {
 		note := ""
 		if s.Total.Isolation == "none" {
 			note = ": apps run as plain processes of this user; push only code you trust"
