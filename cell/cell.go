@@ -33,12 +33,17 @@ type Cell interface {
 
 // State describes a cell.
 type State struct {
-	ID       string    `json:"id"`
-	Zone     string    `json:"zone,omitempty"`
-	Tags     []string  `json:"tags,omitempty"`
-	Total    Resources `json:"total"`
-	Free     Resources `json:"free"`
-	Draining bool      `json:"draining,omitempty"`
+	ID   string `json:"id"`
+	Zone string `json:"zone,omitempty"`
+	// Tags keep work away that does not ask for all of them.
+	Tags []string `json:"tags,omitempty"`
+	// OptionalTags serve work that asks for them, and keep none away.
+	OptionalTags []string `json:"optionalTags,omitempty"`
+
+	Total Resources `json:"total"`
+	Free  Resources `json:"free"`
+	// Draining: it takes no more work; what runs goes on.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Phase is where a work stands.
@@ -63,10 +68,14 @@ type Status struct {
 	Since     time.Time `json:"since"` // of the phase
 	Started   time.Time `json:"started,omitzero"`
 	Addresses []Address `json:"addresses,omitempty"`
+	// NotReady: the instance is PhaseRunning, but its readiness check does not pass: it should get
+	// no requests.
+	NotReady bool `json:"notReady,omitempty"`
 	// Exit is the main process's; nil while it runs or if it never did.
 	Exit *Exit `json:"exit,omitempty"`
 	// Failure is "" for a work that has not failed, else one sentence in Cloud Foundry's
-	// words: "APP/PROC/WEB: Exited with status 1", "exceeded 15m0s timeout".
+	// words: "APP/PROC/WEB: Exited with status 1", "exceeded 15m0s timeout". What the app's owner
+	// can do about it may follow on a second line.
 	Failure string `json:"failure,omitempty"`
 	// Reason is the class of Failure.
 	Reason Reason `json:"reason,omitempty"`
@@ -75,6 +84,18 @@ type Status struct {
 	Outputs map[string]Saved `json:"outputs,omitempty"`
 	// Last holds up to 20 of the newest lines, kept for a work that is PhaseDone.
 	Last []string `json:"last,omitempty"`
+	// Probes are the newest results of health probes, up to 10, of a work that is PhaseDone because
+	// of ReasonHealth.
+	Probes []ProbeResult `json:"probes,omitempty"`
+}
+
+// ProbeResult is what a health probe found.
+type ProbeResult struct {
+	Check string        `json:"check"` // "startup", "liveness" or "readiness"
+	Time  time.Time     `json:"time"`
+	Took  time.Duration `json:"took"`
+	OK    bool          `json:"ok"`
+	Text  string        `json:"text,omitempty"` // why it failed
 }
 
 // Saved is an output that was taken out.

@@ -30,8 +30,9 @@ type job struct {
 	con    Container
 	old    bool    // con was found, not made
 	skip   []Input // optional ones that came in part, and are done without
-	buried bool    // a tombstone keeps the status
-	status Status  // written under Agent.mu by the job's goroutine, read under it by others
+	probes []ProbeResult
+	buried bool   // a tombstone keeps the status
+	status Status // written under Agent.mu by the job's goroutine, read under it by others
 }
 
 // note is what a container's Note holds.
@@ -195,11 +196,14 @@ func (j *job) finish(ctx context.Context, f *fail) {
 		j.saveAfterFailure()
 	}
 	end := j.status.clone() // only this goroutine writes it
-	end.Phase = PhaseDone
+	end.Phase, end.NotReady = PhaseDone, false
 	end.Since = j.a.cfg.Now()
 	end.Last = j.log.tail(20)
 	if f != nil {
 		end.Failure, end.Reason = cut(f.text, 10_000), f.reason
+		if f.reason == ReasonHealth {
+			end.Probes = j.probes
+		}
 	}
 	keep := j.a.total.Survives && !errors.Is(context.Cause(ctx), errStopped)
 	if keep {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 )
@@ -32,10 +33,12 @@ import (
 //	hang                    waits for KILL
 //	cat=FILE                prints a file, or says "absent FILE"
 //	write=FILE:TEXT         writes a file
+//	await=FILE              waits until a file is there, or for TERM
 //	env=NAME                prints "NAME=VALUE"
 //	dir                     prints the working folder
 //	serve                   answers HTTP at $PORT with 200 until TERM, then goes on
 //	serve=CODE              the same with another status
+//	app                     a server at $PORT with many sides, see app, until TERM; then it goes on
 //	once                    takes one connection at $PORT, reads a byte, and goes on; the
 //	                        connection ends with the program
 //
@@ -127,6 +130,13 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 	case "exit":
 		n, _ := strconv.Atoi(arg)
 		return n, true
+	case "await":
+		for t := time.NewTicker(time.Millisecond); ; <-t.C {
+			if _, err := m.read(arg); err == nil || m.ctx.Err() != nil {
+				t.Stop()
+				return 0, false
+			}
+		}
 	case "wait":
 		<-m.ctx.Done()
 	case "hang":
@@ -153,6 +163,8 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 		fmt.Fprintln(m.stdout, m.dir)
 	case "serve":
 		return m.serve(arg)
+	case "app":
+		return m.app()
 	default:
 		fmt.Fprintf(m.stderr, "the suites' program does not know %q\n", verb)
 		return 64, true
