@@ -221,6 +221,7 @@ func (m *monitor) checkReady() (time.Duration, bool) {
 		m.notReady = false
 		m.tellReady()
 		j.set(func(s *Status) { s.NotReady = false })
+		return m.spread(m.h.Readiness.Interval), true
 	case u != nil && !m.notReady:
 		m.notReady, m.readyWait = true, m.retry()
 		j.line("HEALTH", true, "Readiness check unsuccessful: "+u.text)
