@@ -61,6 +61,7 @@ type Agent struct {
 	adopted chan struct{} // closed when Run knows what there is
 	ended   chan struct{} // closed when Run has returned
 	probes  agenda        // health
+	disks   agenda        // what works take of the disk
 
 	mu       sync.Mutex // guards what follows
 	ran      bool
@@ -103,8 +104,8 @@ func New(c AgentConfig) (*Agent, error) {
 		c.LogBytes = 64 << 20
 	}
 	return &Agent{cfg: c, adopted: make(chan struct{}), ended: make(chan struct{}),
-		probes: agenda{width: probesAtOnce, most: slowProbes},
-		jobs:   map[string]*job{}, watchers: map[*watcher]struct{}{}}, nil
+		probes: agenda{width: probesAtOnce, most: slowProbes}, disks: agenda{width: 1, most: 1},
+		jobs: map[string]*job{}, watchers: map[*watcher]struct{}{}}, nil
 }
 
 // stopped is the cause of a job's end.

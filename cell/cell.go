@@ -114,6 +114,7 @@ const (
 	ReasonExit     Reason = "exit"     // a process ended that should not have, or not with 0
 	ReasonTimeout  Reason = "timeout"  // Work.Timeout
 	ReasonHealth   Reason = "health"   // never healthy, or no longer
+	ReasonLimit    Reason = "limit"    // over a limit that the cell looks after, such as disk
 	ReasonInput    Reason = "input"    // an input could not be fetched, or was not what it should be
 	ReasonOutput   Reason = "output"   // an output could not be stored, or was missing or too large
 	ReasonCreate   Reason = "create"   // the container could not be made

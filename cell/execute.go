@@ -61,7 +61,7 @@ func (j *job) execute(ctx context.Context) (again bool, f *fail) {
 		j.phase(PhaseStopping)
 		j.say(j.cellSrc, "Cell %s stopping instance %s", j.a.cfg.ID, j.work.ID)
 	}
-	x.end()
+	x.end(f != nil && f.reason == ReasonLimit)
 	return false, f
 }
 
@@ -82,7 +82,7 @@ func (x *execution) start(ctx context.Context) *fail {
 	x.procs[0].main = true
 	addresses := j.con.Info().Addresses
 	if j.old {
-		j.set(func(s *Status) { s.Addresses, s.Started = addresses, j.con.Info().Created })
+		j.set(func(s *Status) { s.Addresses, s.Started, j.live = addresses, j.con.Info().Created, j.con })
 	}
 	for _, p := range x.procs {
 		err := x.begin(ctx, p)
@@ -157,7 +157,8 @@ func (x *execution) begin(ctx context.Context, p *process) (err error) {
 // watch waits until something ends the work; nil: its process ended well.
 func (x *execution) watch(ctx context.Context) *fail {
 	j := x.j
-	health := make(chan *fail, 1)
+	health := make(chan *fail, 2) // its monitor, and its disk
+	defer j.watchDisk(ctx, health)()
 	if j.work.Health == nil {
 		j.phase(PhaseRunning)
 		j.settle()
@@ -228,11 +229,16 @@ func (x *execution) ended(e ending) *fail {
 // lastWait is how long an exit is waited for after KILL.
 const lastWait = time.Second
 
-// end ends what still runs: TERM, its Grace, KILL.
-func (x *execution) end() {
+// end ends what still runs: TERM, its Grace, KILL; at once what must not go on.
+func (x *execution) end(atOnce bool) {
 	left := slices.DeleteFunc(slices.Clone(x.procs), func(p *process) bool { return p.running == nil || p.done })
 	if len(left) == 0 {
 		return
+	}
+	if atOnce {
+		for _, p := range left {
+			p.Grace = 0
+		}
 	}
 	slices.SortStableFunc(left, func(a, b *process) int { return cmp.Compare(a.Grace, b.Grace) })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.j.a.ctx), 30*time.Second+left[len(left)-1].Grace)

@@ -273,7 +273,9 @@ func TestACellThatCannotProbe(t *testing.T) {
 		s = until(t, a, "w", is(cell.PhaseDone))
 		assert.LessOrEqual(t, time.Since(begun), 2*time.Second, "meanwhile it was asked more often")
 		assert.Equal(t, cell.ReasonHealth, s.Reason)
-		assert.True(t, slices.ContainsFunc(s.Probes, func(p cell.ProbeResult) bool { return p.Check == "liveness" && strings.Contains(p.Text, "connection refused") }))
+		assert.True(t, slices.ContainsFunc(s.Probes, func(p cell.ProbeResult) bool {
+			return p.Check == "liveness" && strings.Contains(p.Text, "connection refused")
+		}))
 	})
 }
 

@@ -28,8 +28,9 @@ type job struct {
 	settleOnce sync.Once
 
 	con    Container
-	old    bool    // con was found, not made
-	skip   []Input // optional ones that came in part, and are done without
+	live   Container // con, under Agent.mu
+	old    bool      // con was found, not made
+	skip   []Input   // optional ones that came in part, and are done without
 	probes []ProbeResult
 	buried bool   // a tombstone keeps the status
 	status Status // written under Agent.mu by the job's goroutine, read under it by others
@@ -268,7 +269,7 @@ func (j *job) create(ctx context.Context) *fail {
 		return &fail{ReasonCreate, "failed to create container: " + err.Error()}
 	}
 	j.con = con
-	j.set(func(s *Status) { s.Addresses = con.Info().Addresses })
+	j.set(func(s *Status) { s.Addresses, j.live = con.Info().Addresses, con })
 	j.say(j.cellSrc, "Cell %s successfully created container for instance %s", j.a.cfg.ID, j.work.ID)
 	return j.fill(ctx, inputs)
 }
@@ -299,6 +300,9 @@ func (j *job) destroy() {
 	if j.con == nil {
 		return
 	}
+	j.a.mu.Lock()
+	j.live = nil
+	j.a.mu.Unlock()
 	ctx, cancel := j.cleanup()
 	defer cancel()
 	var err error
