@@ -35,6 +35,10 @@ var healthCases = []struct {
 	{"SidecarThatFails", testSidecarFails},
 	{"SidecarsCount", testSidecarsCount},
 	{"Drain", testDrain},
+	{"ListensElsewhere", testElsewhere},
+	{"LimitOfFiles", testFiles},
+	{"LimitOfDisk", testDisk},
+	{"Usage", testUsage},
 }
 
 // get asks an instance, and returns the body.

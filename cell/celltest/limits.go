@@ -1,0 +1,123 @@
+package celltest
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/logs"
+)
+
+// limits are the names that Resources.Enforced may have.
+var limits = []string{"memory", "disk", "pids", "cpu", "nofile"}
+
+// An app that listens on a port of its own choice is told which it should be, and which it is if
+// that can be learned.
+func testElsewhere(t *testing.T, c Cell) {
+	s := ended(t, c, c.instance("w1", cell.Health{StartTimeout: 500 * time.Millisecond}, "elsewhere", "hang"))
+	_, advice, _ := strings.Cut(s.Failure, "\n")
+	if s.Reason != cell.ReasonHealth || !strings.Contains(advice, "environment variable PORT names (here "+port(s)+")") {
+		t.Errorf("status is %+v", s)
+	}
+	all := lines(t, c, "w1")
+	i := slices.IndexFunc(all, func(l logs.Line) bool { return strings.HasPrefix(l.Text, "elsewhere") })
+	if i < 0 {
+		t.Fatalf("it did not say where it listens:\n%s", strings.Join(texts(all), "\n"))
+	}
+	other := strings.TrimPrefix(strings.TrimPrefix(all[i].Text, "elsewhere"), " ")
+	if strings.HasPrefix(advice, "the app listens on") && !strings.HasPrefix(advice, "the app listens on port "+other+", not on "+port(s)) {
+		t.Errorf("it listens on %q, and is told %q", other, advice)
+	}
+}
+
+// What a cell says that it enforces it does, and an app that may have ten open files is told so.
+func testFiles(t *testing.T, c Cell) {
+	st, err := c.State(t.Context())
+	must(t, err)
+	for _, l := range st.Total.Enforced {
+		if !slices.Contains(limits, l) {
+			t.Errorf("limit %q is not known", l)
+		}
+	}
+	w := c.instance("w1", cell.Health{Type: "process"}, "open=100", "exit=3")
+	w.Spec.NoFile = 50
+	s := ended(t, c, w)
+	if !slices.Contains(st.Total.Enforced, "nofile") {
+		if s.Failure != "APP/PROC/WEB: Exited with status 3" {
+			t.Errorf("the limit of files is not said to be enforced; status is %+v", s)
+		}
+		return
+	}
+	first, advice, _ := strings.Cut(s.Failure, "\n")
+	if first != "APP/PROC/WEB: Exited with status 1" || !strings.Contains(advice, "may have 50 open files (nofile)") {
+		t.Errorf("status is %+v", s)
+	}
+	if !slices.ContainsFunc(lines(t, c, "w1"), func(l logs.Line) bool { return strings.Contains(l.Text, "too many open files") }) {
+		t.Error("it does not say that it has too many open files")
+	}
+}
+
+// A work that takes more than its disk is ended: by the Runtime, which lets it write no more, or by the
+// cell that measures it.
+func testDisk(t *testing.T, c Cell) {
+	w := c.instance("w1", cell.Health{Type: "process"}, "write=big:"+strings.Repeat("x", 100_000), "hang")
+	w.Spec.Disk = 50_000
+	w.Process.Grace = patience // it is not waited for
+	st, err := c.State(t.Context())
+	must(t, err)
+	if m, ok := c.Cell.(cell.WorkMeter); !slices.Contains(st.Total.Enforced, "disk") {
+		must(t, c.Start(t.Context(), w))
+		until(t, c, w.ID, "running", func(e cell.Event) bool {
+			return e.Status.Phase == cell.PhaseRunning || e.Status.Phase == cell.PhaseDone
+		})
+		if !ok {
+			t.Skip("its works are not measured")
+		}
+		if _, err := m.Usage(t.Context(), w.ID); errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		}
+		s := done(t, c, w.ID)
+		first, advice, _ := strings.Cut(s.Failure, "\n")
+		if s.Reason != cell.ReasonLimit || !strings.HasPrefix(first, "disk limit exceeded: ") || !strings.HasSuffix(first, " of 48.8K used") || !strings.Contains(advice, "raise the disk limit") {
+			t.Errorf("status is %+v", s)
+		}
+		expectLines(t, lines(t, c, "w1"), "CELL "+first, "CELL "+advice)
+		return
+	}
+	if s := ended(t, c, w); s.Failure == "" {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+func testUsage(t *testing.T, c Cell) {
+	m, ok := c.Cell.(cell.WorkMeter)
+	if !ok {
+		t.Skip("it does not tell what works take")
+	}
+	if _, err := m.Usage(t.Context(), "unknown"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Usage of no work gives %v, want fs.ErrNotExist", err)
+	}
+	w := c.instance("w1", cell.Health{Type: "process"}, "write=f:"+strings.Repeat("x", 100_000), "out=up", "hang")
+	w.Sidecars = []cell.Process{c.Program("hang")}
+	must(t, c.Start(t.Context(), w))
+	for l, err := range c.Logs(t.Context(), "w1", 0) {
+		must(t, err)
+		if l.Text == "up" {
+			break
+		}
+	}
+	until(t, c, "w1", "running", phase(cell.PhaseRunning))
+	u, err := m.Usage(t.Context(), "w1")
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	must(t, err)
+	if u.Time.IsZero() || u.Disk < 100_000 || u.Processes != 2 || u.CPU < 0 || u.Memory < 0 {
+		t.Errorf("usage is %+v", u)
+	}
+	must(t, c.Stop(t.Context(), "w1"))
+}
