@@ -67,11 +67,10 @@ func endAdvice(at Address) string {
 	return fmt.Sprintf("whatever listens on port %d ends connections without an answer: look at the app's own lines", at.Port)
 }
 
-func statusAdvice(path string, r *http.Response) string {
-	switch code := r.StatusCode; {
+func statusAdvice(path string, got answer) string {
+	switch code := got.status; {
 	case code >= 300 && code < 400:
-		to := r.Header.Get("Location")
-		return fmt.Sprintf("%q redirects to %q, and only status 200 is health: give an endpoint that answers 200 itself", path, to[:min(len(to), 200)])
+		return fmt.Sprintf("%q redirects to %q, and only status 200 is health: give an endpoint that answers 200 itself", path, cut(got.location, 200))
 	case code == http.StatusNotFound:
 		return fmt.Sprintf("the app has no %q: give the path of an endpoint that answers 200", path)
 	case code == http.StatusUnauthorized, code == http.StatusForbidden:

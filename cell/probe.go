@@ -62,55 +62,68 @@ const maxAnswer = 64 << 10
 func (a *Agent) probeHTTP(ctx context.Context, at Address, p Probe) *unhealthy {
 	path := "/" + strings.TrimPrefix(p.Endpoint, "/")
 	began := time.Now()
-	resp, err := a.get(ctx, at, path)
+	got, err := a.get(ctx, at, path)
 	if err != nil {
 		u := failed(err, at, p)
 		u.text = fmt.Sprintf("failed to make HTTP request to '%s' on port %d: %s", path, at.Port, u.text)
 		return u
 	}
-	if resp.StatusCode == http.StatusOK {
+	if got.status == http.StatusOK {
 		return nil
 	}
 	return &unhealthy{
-		text:   fmt.Sprintf("failed to make HTTP request to '%s' on port %d: received status code %d in %dms", path, at.Port, resp.StatusCode, time.Since(began).Milliseconds()),
-		advice: statusAdvice(path, resp),
+		text:   fmt.Sprintf("failed to make HTTP request to '%s' on port %d: received status code %d in %dms", path, at.Port, got.status, time.Since(began).Milliseconds()),
+		advice: statusAdvice(path, got),
 	}
 }
 
+// answer is what a probe learns from a response.
+type answer struct {
+	status   int
+	location string
+}
+
 // get asks once, on a connection of its own: no redirects, and no goroutine beside.
-func (a *Agent) get(ctx context.Context, at Address, path string) (*http.Response, error) {
+func (a *Agent) get(ctx context.Context, at Address, path string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.Host+path, nil)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	req.Header.Set("User-Agent", "diego-healthcheck")
 	req.Header.Set("X-Forwarded-Proto", "https")
 	req.Close = true
 	c, err := a.cfg.Dial(ctx, "tcp", at.Host)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
-	resp, err := exchange(c, req)
+	got, err := exchange(c, req)
 	if err != nil {
-		return nil, errors.Join(ctx.Err(), err)
+		return answer{}, errors.Join(ctx.Err(), err)
 	}
-	// To take what comes at once spares the app a broken pipe. Its content says nothing.
-	_ = c.SetReadDeadline(time.Now().Add(slowAfter / 2))
-	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
-	return resp, nil
+	return got, nil
 }
 
-func exchange(c net.Conn, req *http.Request) (*http.Response, error) {
+func exchange(c net.Conn, req *http.Request) (answer, error) {
 	if err := req.Write(c); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	from := bufio.NewReader(io.LimitReader(c, maxAnswer))
 	for {
 		resp, err := http.ReadResponse(from, req)
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, err
+		if err != nil {
+			return answer{}, err
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			// To take what comes at once spares the app a broken pipe. Its content says nothing.
+			_ = c.SetReadDeadline(time.Now().Add(slowAfter / 2))
+			_, _ = io.CopyN(io.Discard, resp.Body, 4096)
+			_ = c.Close() // or the next line would read on
+		}
+		_ = resp.Body.Close() // only read
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return answer{resp.StatusCode, resp.Header.Get("Location")}, nil
 		}
 	}
 }
