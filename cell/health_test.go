@@ -51,6 +51,24 @@ func (a *apps) dial(ctx context.Context, _, host string) (net.Conn, error) {
 	return c, nil
 }
 
+func (a *apps) times(host string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked[host]
+}
+
+func (a *apps) most() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.max
+}
+
+func (a *apps) set(answer func(ctx context.Context, host string) error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answer = answer
+}
+
 func hangs(ctx context.Context, _ string) error {
 	<-ctx.Done()
 	return ctx.Err()
@@ -124,7 +142,7 @@ func TestManyProbes(t *testing.T) { //nolint:paralleltest // it counts goroutine
 		time.Sleep(time.Second)
 		synctest.Wait()
 		idle := runtime.NumGoroutine()
-		assert.LessOrEqual(t, d.max, 64)
+		assert.LessOrEqual(t, d.most(), 64)
 		d.mu.Lock()
 		clear(d.asked)
 		d.max = 0
@@ -183,8 +201,8 @@ func TestProbesThatHangDelayNobody(t *testing.T) {
 		require.NoError(t, a.Start(t.Context(), probed("good", cell.Health{})))
 		until(t, a, "good", is(cell.PhaseRunning))
 		assert.LessOrEqual(t, time.Since(begun), 2*time.Second)
-		assert.Greater(t, d.max, 64)
-		assert.LessOrEqual(t, d.max, 1024)
+		assert.Greater(t, d.most(), 64)
+		assert.LessOrEqual(t, d.most(), 1024)
 		require.NoError(t, a.Stop(t.Context(), "bad0"))
 	})
 }
@@ -198,10 +216,8 @@ func TestAStartTimeoutWithoutEnd(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		s := until(t, a, "w", func(cell.Event) bool { return true })
 		assert.Equal(t, cell.PhaseStarting, s.Phase)
-		assert.InDelta(t, 24*60*30, d.asked["w:8080"], 20, "each 2 s")
-		d.mu.Lock()
-		d.answer = fine
-		d.mu.Unlock()
+		assert.InDelta(t, 24*60*30, d.times("w:8080"), 20, "each 2 s")
+		d.set(fine)
 		until(t, a, "w", is(cell.PhaseRunning))
 	})
 }
@@ -259,16 +275,12 @@ func TestACellThatCannotProbe(t *testing.T) {
 		a := running(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
 		require.NoError(t, a.Start(t.Context(), probed("w", cell.Health{Readiness: &cell.Probe{Type: "port"}})))
 		until(t, a, "w", func(e cell.Event) bool { return e.Status.Phase == cell.PhaseRunning && !e.Status.NotReady })
-		d.mu.Lock()
-		d.answer = func(context.Context, string) error { return &net.OpError{Op: "dial", Err: syscall.EMFILE} }
-		d.mu.Unlock()
+		d.set(func(context.Context, string) error { return &net.OpError{Op: "dial", Err: syscall.EMFILE} })
 		time.Sleep(time.Hour)
 		s := until(t, a, "w", func(cell.Event) bool { return true })
 		assert.Equal(t, cell.PhaseRunning, s.Phase)
 		assert.False(t, s.NotReady)
-		d.mu.Lock()
-		d.answer = func(context.Context, string) error { return syscall.ECONNREFUSED }
-		d.mu.Unlock()
+		d.set(func(context.Context, string) error { return syscall.ECONNREFUSED })
 		begun := time.Now()
 		s = until(t, a, "w", is(cell.PhaseDone))
 		assert.LessOrEqual(t, time.Since(begun), 2*time.Second, "meanwhile it was asked more often")
@@ -293,7 +305,7 @@ func TestStopDuringAProbe(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, containers(t, m))
 		assert.Zero(t, time.Since(begun))
-		assert.Equal(t, 1, d.max)
+		assert.Equal(t, 1, d.most())
 	})
 }
 
