@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Listener is a power of containers that can tell on which TCP ports their processes listen. It
+// PortLister is a power of containers that can tell on which TCP ports their processes listen. It
 // is asked to explain to an app's owner why its instance is not healthy.
-type Listener interface {
+type PortLister interface {
 	// Listening returns the ports, in order, as the processes see them.
 	Listening(ctx context.Context) ([]int, error)
 }
@@ -49,7 +49,7 @@ func (j *job) advice(ctx context.Context, u *unhealthy) string {
 }
 
 func (j *job) listening(ctx context.Context) ([]int, error) {
-	l, ok := j.con.(Listener)
+	l, ok := j.con.(PortLister)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}

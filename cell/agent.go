@@ -272,7 +272,7 @@ func (a *Agent) check(w Work) error {
 	if w.Process.Path == "" {
 		return fmt.Errorf("work %s: Process.Path is empty", w.ID)
 	}
-	if err := checkHealth(w.Health); err != nil {
+	if err := checkHealth(w.Health, w.Spec.Ports); err != nil {
 		return fmt.Errorf("work %s: %w", w.ID, err)
 	}
 	names := map[string]bool{processID(w.Process, -1): true}
@@ -351,7 +351,10 @@ func (a *Agent) Stop(ctx context.Context, id string) error {
 
 // stop asks a job to end and to be forgotten. Idempotent.
 func (a *Agent) stop(j *job) {
-	j.stopOnce.Do(func() { close(j.stop) })
+	j.stopOnce.Do(func() {
+		close(j.stop)
+		j.cancel(errStopped)
+	})
 }
 
 // Logs implements [Cell].

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -86,6 +88,9 @@ const firstWait = 10 * time.Millisecond
 func (j *job) newMonitor(ctx context.Context, fails chan<- *fail) *monitor {
 	m := &monitor{j: j, h: *j.work.Health, fails: fails, begun: time.Now()}
 	m.h.defaults()
+	if len(j.work.Spec.Ports) == 0 {
+		m.h.Type = "process"
+	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.wait = min(firstWait, m.h.StartInterval)
 	m.alive = j.prober(Probe{Type: m.h.Type, Endpoint: m.h.Endpoint, Timeout: m.h.Timeout})
@@ -274,21 +279,30 @@ func (m *monitor) transcript() []ProbeResult {
 }
 
 // checkHealth finds what could not be probed.
-func checkHealth(h *Health) error {
+func checkHealth(h *Health, ports []int) error {
 	if h == nil {
 		return nil
 	}
-	types := [][2]string{{"health", h.Type}}
+	asked := []Probe{{Type: h.Type, Endpoint: h.Endpoint}}
+	names := []string{"health", "readiness"}
 	if r := h.Readiness; r != nil {
-		types = append(types, [2]string{"readiness", r.Type})
+		asked = append(asked, *r)
 		if r.Interval < 0 || r.Timeout < 0 {
 			return errors.New("interval and timeout of readiness must not be negative: 0 is the default")
 		}
 	}
-	for _, of := range types {
-		what, t := of[0], of[1]
-		if t != "" && t != "port" && t != "http" && t != "process" {
-			return fmt.Errorf("%s type %q is not known: use port, http or process", what, t)
+	for i, p := range asked {
+		switch p.Type {
+		case "", "process":
+		case "port", "http":
+			if len(ports) == 0 {
+				return fmt.Errorf("%s type %q needs a port: add one to Spec.Ports, or use process", names[i], p.Type)
+			}
+		default:
+			return fmt.Errorf("%s type %q is not known: use port, http or process", names[i], p.Type)
+		}
+		if _, err := url.Parse("http://x/" + strings.TrimPrefix(p.Endpoint, "/")); err != nil {
+			return fmt.Errorf("%s endpoint %q cannot be asked for: %w", names[i], p.Endpoint, err)
 		}
 	}
 	if h.Interval < 0 || h.StartInterval < 0 || h.Timeout < 0 {

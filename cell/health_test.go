@@ -335,3 +335,38 @@ func TestAnAdoptedInstanceIsReady(t *testing.T) {
 		}
 	})
 }
+
+// Each process has the time that it was given to end, a sidecar without one that of its process.
+func TestGraceOfEachProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+		w := work("w", "out=up", "hang")
+		w.Health, w.LRP, w.Log.Source = &cell.Health{Type: "process"}, "l", "APP/PROC/WEB"
+		w.Process.Grace = 10 * time.Second
+		for id, grace := range map[string]time.Duration{"quick": 2 * time.Second, "like-main": 0, "slow": 40 * time.Second} {
+			p := program("hang")
+			p.ID, p.Grace = id, grace
+			w.Sidecars = append(w.Sidecars, p)
+		}
+		require.NoError(t, a.Start(t.Context(), w))
+		until(t, a, "w", is(cell.PhaseRunning))
+		begun := time.Now()
+		ends := map[string]string{}
+		for l, err := range a.Logs(t.Context(), "w", 0) {
+			require.NoError(t, err)
+			if l.Text == "up" {
+				require.NoError(t, a.Stop(t.Context(), "w"))
+			}
+			if strings.HasPrefix(l.Text, "Exit status") {
+				ends[l.Source] = fmt.Sprint(l.Time.Sub(begun), " ", l.Text)
+			}
+		}
+		assert.Equal(t, map[string]string{
+			"APP/PROC/WEB":                   "10s Exit status 137 (exceeded 10s graceful shutdown interval)",
+			"APP/PROC/WEB/SIDECAR/QUICK":     "2s Exit status 137 (exceeded 2s graceful shutdown interval)",
+			"APP/PROC/WEB/SIDECAR/LIKE-MAIN": "10s Exit status 137 (exceeded 10s graceful shutdown interval)",
+			"APP/PROC/WEB/SIDECAR/SLOW":      "40s Exit status 137 (exceeded 40s graceful shutdown interval)",
+		}, ends)
+	})
+}

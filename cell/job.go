@@ -21,6 +21,8 @@ type job struct {
 	log      *logBuffer
 	cellSrc  string // the Source of lines that the cell itself says
 
+	ctx      context.Context // of its steps; its cause tells why it ended
+	cancel   context.CancelCauseFunc
 	stop     chan struct{} // closed by Agent.stop
 	stopOnce sync.Once
 
@@ -59,6 +61,7 @@ func (a *Agent) newJob(w Work, accepted time.Time) *job {
 	if w.Health != nil || w.LRP != "" || w.Log.Source == "" {
 		j.cellSrc = "CELL"
 	}
+	j.ctx, j.cancel = context.WithCancelCause(a.ctx)
 	j.status = Status{ID: w.ID, Work: &w, Phase: PhaseAccepted, Since: accepted}
 	return j
 }
@@ -102,31 +105,17 @@ var errTimeout = errors.New("timeout")
 func (j *job) run() {
 	defer j.log.close()
 	defer j.settle()
+	defer j.cancel(nil)
 	if !j.buried {
-		ctx, cancel := context.WithCancelCause(j.a.ctx)
-		stopped := make(chan struct{})
-		go func() {
-			defer close(stopped)
-			select {
-			case <-j.stop:
-				cancel(errStopped)
-			case <-ctx.Done():
-			}
-		}()
 		if t := j.work.Timeout; t > 0 {
-			timer := time.AfterFunc(t-j.a.cfg.Now().Sub(j.accepted), func() { cancel(errTimeout) })
+			timer := time.AfterFunc(t-j.a.cfg.Now().Sub(j.accepted), func() { j.cancel(errTimeout) })
 			defer timer.Stop()
 		}
-		f := j.perform(ctx)
-		left := j.a.ctx.Err() != nil
-		if !left {
-			j.finish(ctx, f)
+		f := j.perform(j.ctx)
+		if j.a.ctx.Err() != nil {
+			return // left running
 		}
-		cancel(nil)
-		<-stopped
-		if left {
-			return
-		}
+		j.finish(j.ctx, f)
 	}
 	j.log.close()
 	j.settle()

@@ -97,8 +97,8 @@ type Output struct {
 
 // Health says how the health of an instance is learned.
 type Health struct {
-	// Type is "port" (the default: each port of Spec takes a connection), "http" (a GET on the
-	// first port is answered with 200) or "process" (it runs).
+	// Type is "port" (the default where Spec has ports: each takes a connection), "http" (a GET on
+	// the first port is answered with 200) or "process" (it runs).
 	Type string `json:"type,omitempty"`
 	// Endpoint is the path that "http" asks for.
 	Endpoint string `json:"endpoint,omitempty"`

@@ -222,13 +222,20 @@ func testBadHealth(t *testing.T, c Cell) {
 	for what, h := range map[string]cell.Health{
 		`health type "magic" is not known: use port, http or process`:    {Type: "magic"},
 		`readiness type "magic" is not known: use port, http or process`: {Readiness: &cell.Probe{Type: "magic"}},
-		"must not be negative": {Interval: -1},
+		"must not be negative":                          {Interval: -1},
+		`health endpoint "/\n" cannot be asked for`:     {Type: "http", Endpoint: "/\n"},
+		`readiness endpoint "/%zz" cannot be asked for`: {Readiness: &cell.Probe{Type: "http", Endpoint: "/%zz"}},
 	} {
 		if err := c.Start(t.Context(), c.instance("w1", h, "hang")); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("Start gives %v, want %q", err, what)
 		}
 	}
-	w := c.work("w2", "hang")
+	w := c.work("w1", "hang")
+	w.Health = &cell.Health{Type: "http"}
+	if err := c.Start(t.Context(), w); err == nil || !strings.Contains(err.Error(), `health type "http" needs a port`) {
+		t.Errorf("Start gives %v", err)
+	}
+	w = c.work("w2", "hang")
 	w.Spec.PIDs = -1
 	if err := c.Start(t.Context(), w); err == nil || !strings.Contains(err.Error(), "a limit is negative") {
 		t.Errorf("Start gives %v", err)

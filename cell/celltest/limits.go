@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,4 +121,63 @@ func testUsage(t *testing.T, c Cell) {
 		t.Errorf("usage is %+v", u)
 	}
 	must(t, c.Stop(t.Context(), "w1"))
+}
+
+// What a container takes is told of its processes as they come and go.
+func testMeter(t *testing.T, r Runtime) {
+	c := create(t, r, cell.Creation{ID: "x"})
+	m, ok := c.(cell.Meter)
+	if !ok {
+		t.Skip("not a Meter")
+	}
+	before, err := m.Usage(t.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	must(t, err)
+	out := newLineWaiter("up")
+	run, err := c.Run(t.Context(), r.program("write=f:"+strings.Repeat("x", 100_000), "out=up", "hang"), cell.IO{Stdout: out})
+	must(t, err)
+	<-out.got
+	u, err := m.Usage(t.Context())
+	must(t, err)
+	if before.Processes != 0 || u.Processes != 1 || u.Disk-before.Disk < 100_000 || u.Time.Before(before.Time) {
+		t.Errorf("usage was %+v, and is %+v", before, u)
+	}
+	must(t, run.Signal(t.Context(), "KILL"))
+	wait(t, run)
+	u, err = m.Usage(t.Context())
+	must(t, err)
+	if u.Processes != 0 || u.Memory != 0 || u.Disk-before.Disk < 100_000 {
+		t.Errorf("when all have ended usage is %+v", u)
+	}
+	must(t, c.Destroy(t.Context()))
+	if _, err := m.Usage(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after Destroy Usage gives %v, want fs.ErrNotExist", err)
+	}
+}
+
+func testPorts(t *testing.T, r Runtime) {
+	c := create(t, r, cell.Creation{ID: "x"})
+	l, ok := c.(cell.PortLister)
+	if !ok {
+		t.Skip("not a PortLister")
+	}
+	out := newLineWaiter("elsewhere")
+	run, err := c.Run(t.Context(), r.program("elsewhere", "hang"), cell.IO{Stdout: out})
+	must(t, err)
+	<-out.got
+	ports, err := l.Listening(t.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	must(t, err)
+	if len(ports) != 1 || !strings.HasPrefix(out.String(), "elsewhere "+strconv.Itoa(ports[0])) {
+		t.Errorf("it says %q, and listens on %v", out.String(), ports)
+	}
+	must(t, run.Signal(t.Context(), "KILL"))
+	wait(t, run)
+	if ports, err = l.Listening(t.Context()); err != nil || len(ports) != 0 {
+		t.Errorf("when it has ended it listens on %v (%v)", ports, err)
+	}
 }

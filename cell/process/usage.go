@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	_ cell.Meter    = (*container)(nil)
-	_ cell.Listener = (*container)(nil)
+	_ cell.Meter      = (*container)(nil)
+	_ cell.PortLister = (*container)(nil)
 )
 
 // Usage implements cell.Meter.
@@ -45,7 +45,7 @@ func (c *container) Usage(ctx context.Context) (cell.Usage, error) {
 	return u, nil
 }
 
-// Listening implements cell.Listener.
+// Listening implements cell.PortLister.
 func (c *container) Listening(context.Context) ([]int, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
