@@ -77,6 +77,8 @@ func (a *Agent) probeHTTP(ctx context.Context, at Address, p Probe) *unhealthy {
 	}
 }
 
+var errLong = fmt.Errorf("the head of the answer is longer than %d bytes", maxAnswer)
+
 // answer is what a probe learns from a response.
 type answer struct {
 	status   int
@@ -109,9 +111,13 @@ func exchange(c net.Conn, req *http.Request) (answer, error) {
 	if err := req.Write(c); err != nil {
 		return answer{}, err
 	}
-	from := bufio.NewReader(io.LimitReader(c, maxAnswer))
+	limited := &io.LimitedReader{R: c, N: maxAnswer}
+	from := bufio.NewReader(limited)
 	for {
 		resp, err := http.ReadResponse(from, req)
+		if err != nil && limited.N == 0 {
+			return answer{}, errLong
+		}
 		if err != nil {
 			return answer{}, err
 		}
@@ -139,6 +145,8 @@ func failed(err error, at Address, p Probe) *unhealthy {
 		return &unhealthy{text: fmt.Sprintf("timed out after %.2f seconds", p.Timeout.Seconds()), advice: timeoutAdvice(at, p)}
 	case isOurs(err):
 		return &unhealthy{text: err.Error(), ours: true, advice: "the cell cannot probe: its operator must give it more open files, ports or memory"}
+	case errors.Is(err, errLong):
+		return &unhealthy{text: errLong.Error(), advice: "let the endpoint answer with few and short headers"}
 	case errors.As(err, &errno):
 		return &unhealthy{text: errno.Error(), advice: endAdvice(at)}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
