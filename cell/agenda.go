@@ -66,6 +66,13 @@ func (e *entry) remove() {
 	}
 }
 
+// size is how many entries there are.
+func (a *agenda) size() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.queue) + a.all
+}
+
 // dispatch begins what is due, as far as there is room, and sets the timer for the rest.
 func (a *agenda) dispatch() {
 	a.mu.Lock()

@@ -57,12 +57,12 @@ func (a *Agent) Usage(ctx context.Context, id string) (Usage, error) {
 	return u, nil
 }
 
-// A disk is measured first after diskFirst and then ever more seldom, at least each diskEach, unless
-// that takes more than a diskShare-th of the time.
+// A disk is measured first after diskFirst and then ever more seldom, at least each diskEach, unless to
+// measure those of all works would take more than a diskShare-th of the time.
 const (
 	diskFirst = 50 * time.Millisecond
 	diskEach  = 10 * time.Second
-	diskShare = 50
+	diskShare = 10
 )
 
 // watchDisk looks after the disk limit of a work where its Runtime does not enforce it. It returns what
@@ -90,7 +90,7 @@ func (j *job) watchDisk(ctx context.Context, fails chan<- *fail) (end func()) {
 			return 0, false
 		}
 		wait = min(2*wait, diskEach)
-		return max(wait, diskShare*time.Since(begun)), true
+		return max(wait, diskShare*time.Since(begun)*time.Duration(j.a.disks.size())), true
 	})
 	return func() {
 		cancel()
