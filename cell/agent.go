@@ -23,9 +23,9 @@ import (
 type AgentConfig struct {
 	// ID names the cell; required.
 	ID string
-	// Zone and Tags are told by State; they steer placement.
-	Zone string
-	Tags []string
+	// Zone, Tags and OptionalTags are told by State; they steer placement.
+	Zone               string
+	Tags, OptionalTags []string
 	// Runtime makes the containers; required. No other Agent may use it at the same time.
 	Runtime Runtime
 	// Open opens the bytes of a Source. "inline:" sources are not asked for. Nil:
@@ -64,10 +64,13 @@ type Agent struct {
 	cfg     AgentConfig
 	adopted chan struct{} // closed when Run knows what there is
 	ended   chan struct{} // closed when Run has returned
+	probes  agenda        // health
+	disks   agenda        // what works take of the disk
 
 	mu       sync.Mutex // guards what follows
 	ran      bool
 	closing  bool
+	draining bool
 	total    Resources
 	known    bool // total is
 	jobs     map[string]*job
@@ -105,6 +108,7 @@ func New(c AgentConfig) (*Agent, error) {
 		c.LogBytes = 64 << 20
 	}
 	return &Agent{cfg: c, adopted: make(chan struct{}), ended: make(chan struct{}),
+		probes: agenda{width: probesAtOnce, most: slowProbes}, disks: agenda{width: 1, most: 1},
 		jobs: map[string]*job{}, watchers: map[*watcher]struct{}{}}, nil
 }
 
@@ -210,8 +214,16 @@ func (a *Agent) State(ctx context.Context) (State, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return State{ID: a.cfg.ID, Zone: a.cfg.Zone, Tags: slices.Clone(a.cfg.Tags),
-		Total: total, Free: a.free(), Draining: a.closing}, nil
+	return State{ID: a.cfg.ID, Zone: a.cfg.Zone, Tags: slices.Clone(a.cfg.Tags), OptionalTags: slices.Clone(a.cfg.OptionalTags),
+		Total: total, Free: a.free(), Draining: a.closing || a.draining}, nil
+}
+
+// Drain makes the cell refuse new work (on), which State tells, or take it again. What runs goes
+// on: to move it is the matter of who placed it.
+func (a *Agent) Drain(on bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.draining = on
 }
 
 // free is what is left; a.mu is held.
@@ -264,8 +276,22 @@ func (a *Agent) check(w Work) error {
 	if w.Process.Path == "" {
 		return fmt.Errorf("work %s: Process.Path is empty", w.ID)
 	}
-	if h := w.Health; h != nil && h.Type != "" && h.Type != "port" && h.Type != "http" && h.Type != "process" {
-		return fmt.Errorf("work %s: health type %q is not known: use port, http or process", w.ID, h.Type)
+	if err := checkHealth(w.Health, w.Spec.Ports); err != nil {
+		return fmt.Errorf("work %s: %w", w.ID, err)
+	}
+	names := map[string]bool{processID(w.Process, -1): true}
+	for i, p := range w.Sidecars {
+		name := processID(p, i)
+		if p.Path == "" {
+			return fmt.Errorf("work %s: Path of sidecar %s is empty", w.ID, name)
+		}
+		if names[name] {
+			return fmt.Errorf("work %s: two processes have the id %q: give each its own", w.ID, name)
+		}
+		names[name] = true
+	}
+	if s := w.Spec; min(s.Memory, s.Disk, int64(s.CPU), int64(s.PIDs), int64(s.NoFile)) < 0 {
+		return fmt.Errorf("work %s: a limit is negative: use 0 for no limit", w.ID)
 	}
 	note, err := json.Marshal(note{Work: &w})
 	if err != nil {
@@ -284,6 +310,9 @@ var levels = []string{"memory", "none", "landlock", "namespaces", "containerd"}
 func (a *Agent) refusal(w Work) string {
 	if a.closing {
 		return "the cell is stopping"
+	}
+	if a.draining {
+		return "evacuating"
 	}
 	if want := w.Spec.Isolation; want != "" && slices.Index(levels, a.total.Isolation) < slices.Index(levels, want) {
 		return fmt.Sprintf("isolation %q is wanted, %q is what this cell has", want, a.total.Isolation)
@@ -326,7 +355,10 @@ func (a *Agent) Stop(ctx context.Context, id string) error {
 
 // stop asks a job to end and to be forgotten. Idempotent.
 func (a *Agent) stop(j *job) {
-	j.stopOnce.Do(func() { close(j.stop) })
+	j.stopOnce.Do(func() {
+		close(j.stop)
+		j.cancel(errStopped)
+	})
 }
 
 // Logs implements [Cell].

@@ -35,13 +35,15 @@ type Cell interface {
 type State struct {
 	ID   string `json:"id"`
 	Zone string `json:"zone,omitempty"`
-	// Tags keep work away that does not ask for all of them; OptionalTags serve work that
-	// asks for them, and keep none away.
-	Tags         []string  `json:"tags,omitempty"`
-	OptionalTags []string  `json:"optionalTags,omitempty"`
-	Total        Resources `json:"total"`
-	Free         Resources `json:"free"`
-	Draining     bool      `json:"draining,omitempty"`
+	// Tags keep work away that does not ask for all of them.
+	Tags []string `json:"tags,omitempty"`
+	// OptionalTags serve work that asks for them, and keep none away.
+	OptionalTags []string `json:"optionalTags,omitempty"`
+
+	Total Resources `json:"total"`
+	Free  Resources `json:"free"`
+	// Draining: it takes no more work; what runs goes on.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Phase is where a work stands.
@@ -66,20 +68,34 @@ type Status struct {
 	Since     time.Time `json:"since"` // of the phase
 	Started   time.Time `json:"started,omitzero"`
 	Addresses []Address `json:"addresses,omitempty"`
+	// NotReady: the instance is PhaseRunning, but its readiness check does not pass: it should get
+	// no requests.
+	NotReady bool `json:"notReady,omitempty"`
 	// Exit is the main process's; nil while it runs or if it never did.
 	Exit *Exit `json:"exit,omitempty"`
 	// Failure is "" for a work that has not failed, else one sentence in Cloud Foundry's
-	// words: "APP/PROC/WEB: Exited with status 1", "exceeded 15m0s timeout".
+	// words: "APP/PROC/WEB: Exited with status 1", "exceeded 15m0s timeout". What the app's owner
+	// can do about it may follow on a second line.
 	Failure string `json:"failure,omitempty"`
 	// Reason is the class of Failure.
 	Reason Reason `json:"reason,omitempty"`
 	// Outputs by path: those that are Inline, with their bytes, and those that were saved,
 	// with size and digest.
 	Outputs map[string]Saved `json:"outputs,omitempty"`
-	// NotReady: it runs, but its readiness check fails, so that it is not to be sent requests.
-	NotReady bool `json:"notReady,omitempty"`
 	// Last holds up to 20 of the newest lines, kept for a work that is PhaseDone.
 	Last []string `json:"last,omitempty"`
+	// Probes are the newest results of health probes, up to 10, of a work that is PhaseDone because
+	// of ReasonHealth.
+	Probes []ProbeResult `json:"probes,omitempty"`
+}
+
+// ProbeResult is what a health probe found.
+type ProbeResult struct {
+	Check string        `json:"check"` // "startup", "liveness" or "readiness"
+	Time  time.Time     `json:"time"`
+	Took  time.Duration `json:"took"`
+	OK    bool          `json:"ok"`
+	Text  string        `json:"text,omitempty"` // why it failed
 }
 
 // Saved is an output that was taken out.
@@ -98,6 +114,7 @@ const (
 	ReasonExit     Reason = "exit"     // a process ended that should not have, or not with 0
 	ReasonTimeout  Reason = "timeout"  // Work.Timeout
 	ReasonHealth   Reason = "health"   // never healthy, or no longer
+	ReasonLimit    Reason = "limit"    // over a limit that the cell looks after, such as disk
 	ReasonInput    Reason = "input"    // an input could not be fetched, or was not what it should be
 	ReasonOutput   Reason = "output"   // an output could not be stored, or was missing or too large
 	ReasonCreate   Reason = "create"   // the container could not be made

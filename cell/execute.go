@@ -1,10 +1,12 @@
 package cell
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,11 +15,13 @@ import (
 // process is one process of a job.
 type process struct {
 	Process
-	source  string
-	main    bool
-	running Running
-	out     [2]*lineWriter
-	done    bool
+	source   string
+	main     bool
+	running  Running
+	out      [2]*lineWriter
+	done     bool
+	ending   bool // it was asked to end
+	exceeded bool // its grace was over
 }
 
 // ending tells that a process has ended, or that its end cannot be learned.
@@ -32,10 +36,9 @@ type execution struct {
 	j *job
 	// life is longer than the work's context, because processes say something while they
 	// are stopped; it is over when they have ended or the agent leaves them.
-	life     context.Context
-	procs    []*process
-	endings  chan ending
-	exceeded bool // the grace was over
+	life    context.Context
+	procs   []*process
+	endings chan ending
 }
 
 // execute runs the processes to their end. Again: there was none in a container that was
@@ -58,7 +61,7 @@ func (j *job) execute(ctx context.Context) (again bool, f *fail) {
 		j.phase(PhaseStopping)
 		j.say(j.cellSrc, "Cell %s stopping instance %s", j.a.cfg.ID, j.work.ID)
 	}
-	x.end()
+	x.end(f != nil && f.reason == ReasonLimit)
 	return false, f
 }
 
@@ -68,18 +71,18 @@ const reasonAgain Reason = "again"
 // start starts all processes, or finds them again.
 func (x *execution) start(ctx context.Context) *fail {
 	j := x.j
-	x.add(j.work.Process, "main", j.work.Log.Source)
+	x.add(j.work.Process, processID(j.work.Process, -1), j.work.Log.Source)
 	for i, p := range j.work.Sidecars {
-		name := p.ID
-		if name == "" {
-			name = "sidecar-" + strconv.Itoa(i)
+		name := processID(p, i)
+		if p.Grace == 0 {
+			p.Grace = j.work.Process.Grace
 		}
 		x.add(p, name, j.work.Log.Source+"/SIDECAR/"+strings.ToUpper(name))
 	}
 	x.procs[0].main = true
 	addresses := j.con.Info().Addresses
 	if j.old {
-		j.set(func(s *Status) { s.Addresses, s.Started = addresses, j.con.Info().Created })
+		j.set(func(s *Status) { s.Addresses, s.Started, j.live = addresses, j.con.Info().Created, j.con })
 	}
 	for _, p := range x.procs {
 		err := x.begin(ctx, p)
@@ -103,10 +106,19 @@ func (x *execution) start(ctx context.Context) *fail {
 	return nil
 }
 
-func (x *execution) add(p Process, id, source string) {
-	if p.ID == "" {
-		p.ID = id
+// processID names a process of a work: the main one for -1, or a sidecar.
+func processID(p Process, sidecar int) string {
+	switch {
+	case p.ID != "":
+		return p.ID
+	case sidecar < 0:
+		return "main"
 	}
+	return "sidecar-" + strconv.Itoa(sidecar)
+}
+
+func (x *execution) add(p Process, id, source string) {
+	p.ID = id
 	proc := &process{Process: p, source: source}
 	for i, stderr := range []bool{false, true} {
 		proc.out[i] = &lineWriter{add: func(at time.Time, text string) { x.j.output(at, source, stderr, text) }}
@@ -145,26 +157,21 @@ func (x *execution) begin(ctx context.Context, p *process) (err error) {
 // watch waits until something ends the work; nil: its process ended well.
 func (x *execution) watch(ctx context.Context) *fail {
 	j := x.j
-	healthCtx, stopHealth := context.WithCancel(ctx)
-	health := make(chan *fail, 1)
-	healthEnded := make(chan struct{})
+	health := make(chan *fail, 2) // its monitor, and its disk
+	defer j.watchDisk(ctx, health)()
 	if j.work.Health == nil {
 		j.phase(PhaseRunning)
 		j.settle()
-		close(healthEnded)
 	} else {
 		if !j.old { // what was found is probed first: it may have been running all the time
 			j.phase(PhaseStarting)
 		}
-		go func() {
-			defer close(healthEnded)
-			j.monitor(healthCtx, health)
+		m := j.newMonitor(ctx, health)
+		defer func() {
+			m.end()
+			j.probes = m.transcript()
 		}()
 	}
-	defer func() {
-		stopHealth()
-		<-healthEnded
-	}()
 	select { // an exit is what it is, also if the work is being stopped
 	case e := <-x.endings:
 		return x.ended(e)
@@ -191,7 +198,7 @@ func (x *execution) ended(e ending) *fail {
 	}
 	text := "Exit status " + strconv.Itoa(e.exit.Code)
 	how := ""
-	if x.exceeded {
+	if p.exceeded {
 		text += fmt.Sprintf(" (exceeded %s graceful shutdown interval)", p.Grace)
 	}
 	if e.exit.OutOfMemory {
@@ -202,6 +209,11 @@ func (x *execution) ended(e ending) *fail {
 		j.line(j.cellSrc, true, hint)
 		how += ": " + hint
 	}
+	advice := j.exitAdvice(p, e.exit)
+	if advice != "" {
+		j.line(j.cellSrc, true, advice)
+		advice = "\n" + advice
+	}
 	if p.main {
 		j.set(func(s *Status) { s.Exit = &e.exit })
 	}
@@ -209,48 +221,48 @@ func (x *execution) ended(e ending) *fail {
 	case p.main && task && e.exit.Code == 0:
 		return nil
 	case e.exit.Code == 0 && len(j.work.Sidecars) > 0:
-		return &fail{ReasonExit, "Codependent step exited"}
+		return &fail{ReasonExit, "Codependent step exited" + advice}
 	}
-	return &fail{ReasonExit, fmt.Sprintf("%sExited with status %d%s", p.prefix(), e.exit.Code, how)}
+	return &fail{ReasonExit, fmt.Sprintf("%sExited with status %d%s%s", p.prefix(), e.exit.Code, how, advice)}
 }
 
 // lastWait is how long an exit is waited for after KILL.
 const lastWait = time.Second
 
-// end ends what still runs: TERM, the longest Grace, KILL.
-func (x *execution) end() {
-	var left []*process
-	var grace time.Duration
-	for _, p := range x.procs {
-		if p.running != nil && !p.done {
-			left = append(left, p)
-			grace = max(grace, p.Grace)
-		}
-	}
+// end ends what still runs: TERM, its Grace, KILL; at once what must not go on.
+func (x *execution) end(atOnce bool) {
+	left := slices.DeleteFunc(slices.Clone(x.procs), func(p *process) bool { return p.running == nil || p.done })
 	if len(left) == 0 {
 		return
 	}
-	ctx, cancel := x.j.cleanup()
+	if atOnce {
+		for _, p := range left {
+			p.Grace = 0
+		}
+	}
+	slices.SortStableFunc(left, func(a, b *process) int { return cmp.Compare(a.Grace, b.Grace) })
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.j.a.ctx), 30*time.Second+left[len(left)-1].Grace)
 	defer cancel()
 	for _, p := range left {
+		p.ending = true
 		if p.Grace > 0 {
 			x.signal(ctx, p, "TERM")
 		} else {
 			x.signal(ctx, p, "KILL")
 		}
 	}
-	n := x.gather(len(left), grace)
-	if n > 0 && grace > 0 {
-		x.exceeded = true
-		for _, p := range left {
-			if !p.done {
-				x.signal(ctx, p, "KILL")
-			}
+	begun := time.Now()
+	for _, p := range left {
+		if p.Grace == 0 {
+			continue
+		}
+		x.gather(left, p.Grace-time.Since(begun))
+		if !p.done {
+			p.exceeded = true
+			x.signal(ctx, p, "KILL")
 		}
 	}
-	if n > 0 {
-		x.gather(n, lastWait)
-	}
+	x.gather(left, lastWait)
 }
 
 func (x *execution) signal(ctx context.Context, p *process, name string) {
@@ -259,21 +271,16 @@ func (x *execution) signal(ctx context.Context, p *process, name string) {
 	}
 }
 
-// gather takes up to n ends, for at most d, and returns how many are missing.
-func (x *execution) gather(n int, d time.Duration) int {
-	if d <= 0 {
-		return n
-	}
+// gather takes ends until all of them have ended, for at most d.
+func (x *execution) gather(all []*process, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	for n > 0 {
+	for slices.ContainsFunc(all, func(p *process) bool { return !p.done }) {
 		select {
 		case e := <-x.endings:
 			x.ended(e)
-			n--
 		case <-t.C:
-			return n
+			return
 		}
 	}
-	return 0
 }

@@ -4,48 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
+	"hash/fnv"
+	"net/url"
+	"slices"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 )
 
-// monitor probes an instance until ctx ends or it is unhealthy, which it reports.
-func (j *job) monitor(ctx context.Context, report chan<- *fail) {
-	h := *j.work.Health
-	h.defaults()
-	j.say(j.cellSrc, "Starting health monitoring of container")
-	probe := j.prober(h)
-	if err := j.startup(ctx, h, probe); err != nil {
-		if ctx.Err() == nil {
-			j.line("HEALTH", true, err.Error())
-			j.line(j.cellSrc, true, fmt.Sprintf("Failed after %s: startup health check never passed.", h.StartTimeout))
-			report <- &fail{ReasonHealth, fmt.Sprintf("Instance never healthy after %s: %v", h.StartTimeout, err)}
-		}
-		return
-	}
-	j.say(j.cellSrc, "Container became healthy")
-	j.phase(PhaseRunning)
-	j.settle()
-	if h.Type == "process" {
-		return
-	}
-	for {
-		pause(ctx, h.Interval)
-		if ctx.Err() != nil {
-			return
-		}
-		if err := probe(ctx); err != nil && ctx.Err() == nil {
-			text := "Liveness check unsuccessful: " + err.Error()
-			j.line("HEALTH", true, text)
-			j.line(j.cellSrc, true, "Container became unhealthy")
-			report <- &fail{ReasonHealth, "Instance became unhealthy: " + text}
-			return
-		}
-	}
-}
+// probesAtOnce and slowProbes bound the probes of an Agent that are under way: those that are
+// answered at once, as healthy apps do, and with those that hang.
+const (
+	probesAtOnce = 64
+	slowProbes   = 1024
+)
+
+// keptProbes is how many of the newest results are kept of a work.
+const keptProbes = 10
 
 func (h *Health) defaults() {
 	if h.Type == "" {
@@ -54,107 +29,284 @@ func (h *Health) defaults() {
 	if h.StartTimeout == 0 {
 		h.StartTimeout = time.Minute
 	}
-	if h.Interval <= 0 {
-		h.Interval = 30 * time.Second
-	}
 	if h.StartInterval <= 0 {
 		h.StartInterval = 2 * time.Second
 	}
-	if h.Timeout <= 0 {
-		h.Timeout = time.Second
-	}
-	if h.Endpoint == "" {
-		h.Endpoint = "/"
-	}
-}
-
-// startup probes until the first success: soon at first, so that a quick app is up quickly.
-func (j *job) startup(ctx context.Context, h Health, probe func(context.Context) error) error {
-	begun := time.Now()
-	wait := min(10*time.Millisecond, h.StartInterval)
-	for attempts := 1; ; attempts++ {
-		err := probe(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		if attempts == 1 && j.old { // adopted, and not healthy
-			j.phase(PhaseStarting)
-			j.settle()
-		}
-		left := h.StartTimeout - time.Since(begun)
-		if h.StartTimeout > 0 && left <= 0 {
-			return fmt.Errorf("Timed out after %s (%d attempts) waiting for startup check to succeed: %w", h.StartTimeout, attempts, err)
-		}
-		if h.StartTimeout > 0 {
-			pause(ctx, min(wait, left))
-		} else {
-			pause(ctx, wait)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		wait = min(wait*2, h.StartInterval)
+	p := Probe{Interval: h.Interval, Timeout: h.Timeout}
+	p.defaults()
+	h.Interval, h.Timeout = p.Interval, p.Timeout
+	if h.Readiness != nil {
+		r := *h.Readiness
+		r.defaults()
+		h.Readiness = &r
 	}
 }
 
-// prober returns what learns once whether the instance is healthy.
-func (j *job) prober(h Health) func(context.Context) error {
-	addresses := j.con.Info().Addresses
-	if h.Type == "process" || len(addresses) == 0 {
-		return func(context.Context) error { return nil }
+func (p *Probe) defaults() {
+	if p.Type == "" {
+		p.Type = "process"
 	}
-	if h.Type == "http" {
-		return j.httpProbe(h, addresses[0])
+	if p.Interval <= 0 {
+		p.Interval = 30 * time.Second
 	}
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, h.Timeout)
-		defer cancel()
-		for _, a := range addresses {
-			c, err := j.a.cfg.Dial(ctx, "tcp", a.Host)
-			if err != nil {
-				return fmt.Errorf("failed to make TCP connection to %s: %s", a.Host, reasonOf(err, h.Timeout))
-			}
-			c.Close()
-		}
-		return nil
+	if p.Timeout <= 0 {
+		p.Timeout = time.Second
 	}
 }
 
-func (j *job) httpProbe(h Health, a Address) func(context.Context) error {
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, h.Timeout)
-		defer cancel()
-		tr := &http.Transport{DialContext: j.a.cfg.Dial, DisableKeepAlives: true}
-		defer tr.CloseIdleConnections()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.Host+"/"+strings.TrimPrefix(h.Endpoint, "/"), nil)
-		if err != nil {
-			return fmt.Errorf("failed to make HTTP request to '%s' on port %d: %w", h.Endpoint, a.Port, err)
+// monitor learns the health of one instance: until it is healthy for the first time, whether
+// it stays so, and whether it is ready. Nothing of it waits in a goroutine.
+type monitor struct {
+	j       *job
+	h       Health
+	ctx     context.Context // ended: nothing counts any more
+	cancel  context.CancelFunc
+	fails   chan<- *fail // has room for one
+	alive   func(context.Context) *unhealthy
+	ready   func(context.Context) *unhealthy // nil: ready when healthy
+	begun   time.Time
+	healthy bool // startup is over
+	tries   int
+	wait    time.Duration
+	main    *entry
+
+	// Of readiness; written by main's flight before its entry is there, then by that.
+	readiness *entry
+	notReady  bool
+	passed    bool // at least once
+	told      bool // why it is not ready at first
+	readyWait time.Duration
+
+	mu      sync.Mutex // guards what follows
+	results []ProbeResult
+}
+
+// firstWait is the time from the first probe to the second; it doubles from then on.
+const firstWait = 10 * time.Millisecond
+
+// newMonitor begins to probe. Its end, if it is not healthy, goes to fails.
+func (j *job) newMonitor(ctx context.Context, fails chan<- *fail) *monitor {
+	m := &monitor{j: j, h: *j.work.Health, fails: fails, begun: time.Now()}
+	m.h.defaults()
+	if len(j.work.Spec.Ports) == 0 {
+		m.h.Type = "process"
+	}
+	m.ctx, m.cancel = context.WithCancel(ctx)
+	m.wait = min(firstWait, m.h.StartInterval)
+	m.alive = j.prober(Probe{Type: m.h.Type, Endpoint: m.h.Endpoint, Timeout: m.h.Timeout})
+	if r := m.h.Readiness; r != nil && r.Type != "process" {
+		m.ready = j.prober(*r)
+	}
+	j.say(j.cellSrc, "Starting health monitoring of container")
+	m.main = j.a.probes.add(0, func() (time.Duration, bool) {
+		if m.healthy {
+			return m.liveness()
 		}
-		req.Header.Set("User-Agent", "diego-healthcheck")
-		req.Header.Set("X-Forwarded-Proto", "https")
-		begun := time.Now()
-		resp, err := tr.RoundTrip(req) // no redirects: only 200 is health
-		if err != nil {
-			return fmt.Errorf("failed to make HTTP request to '%s' on port %d: %s", h.Endpoint, a.Port, reasonOf(err, h.Timeout))
-		}
-		defer resp.Body.Close()
-		_, _ = io.CopyN(io.Discard, resp.Body, 4096) // spares the app a broken pipe; its content says nothing
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("failed to make HTTP request to '%s' on port %d: received status code %d in %dms", h.Endpoint, a.Port, resp.StatusCode, time.Since(begun).Milliseconds())
-		}
-		return nil
+		return m.startup()
+	})
+	return m
+}
+
+// end ends all probes, and returns when none is under way.
+func (m *monitor) end() {
+	m.cancel()
+	m.main.remove()
+	if m.readiness != nil {
+		m.readiness.remove()
 	}
 }
 
-// reasonOf says in a few words why a connection failed.
-func reasonOf(err error, timeout time.Duration) string {
-	var ne net.Error
-	var errno syscall.Errno
+// startup is a probe before the first success: soon at first, so that a quick app is up quickly.
+func (m *monitor) startup() (time.Duration, bool) {
+	j := m.j
+	m.tries++
+	u := m.probe("startup", m.alive)
+	if m.ctx.Err() != nil {
+		return 0, false
+	}
+	if u == nil {
+		m.healthy = true
+		m.begins()
+		return m.spread(m.h.Interval), m.h.Type != "process"
+	}
+	if m.tries == 1 && j.old { // adopted, and not healthy
+		j.phase(PhaseStarting)
+		j.settle()
+	}
+	wait := m.wait
+	m.wait = min(m.wait*2, m.h.StartInterval)
+	if m.h.StartTimeout < 0 {
+		return wait, true
+	}
+	left := m.h.StartTimeout - time.Since(m.begun)
+	if left > 0 {
+		return min(wait, left), true
+	}
+	text := fmt.Sprintf("Timed out after %s (%d attempts) waiting for startup check to succeed: %s", m.h.StartTimeout, m.tries, u.text)
+	advice := j.advice(m.ctx, u)
+	j.line("HEALTH", true, text)
+	j.line(j.cellSrc, true, fmt.Sprintf("Failed after %s: startup health check never passed.", m.h.StartTimeout))
+	j.line(j.cellSrc, true, advice)
+	m.fails <- &fail{ReasonHealth, fmt.Sprintf("Instance never healthy after %s: %s\n%s", m.h.StartTimeout, text, advice)}
+	return 0, false
+}
+
+// begins tells that the instance is healthy.
+func (m *monitor) begins() {
+	j := m.j
+	j.say(j.cellSrc, "Container became healthy")
+	if m.ready != nil {
+		m.notReady = true
+		if j.old { // it was perhaps ready all the time, and must not leave the routes for a moment
+			m.notReady = m.probe("readiness", m.ready) != nil
+		}
+		if !m.notReady {
+			m.tellReady()
+		}
+	}
+	j.set(func(s *Status) { s.Phase, s.NotReady = PhaseRunning, m.notReady })
+	j.settle()
+	if m.ready == nil {
+		return
+	}
+	m.readyWait = min(firstWait, m.retry())
+	wait := time.Duration(0)
+	if !m.notReady {
+		wait = m.h.Readiness.Interval
+	}
+	m.readiness = j.a.probes.add(wait, m.checkReady)
+}
+
+// spread is a part of an interval, at least a half: instances that were started together are not
+// probed together for ever.
+func (m *monitor) spread(interval time.Duration) time.Duration {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(m.j.work.ID)) // never fails
+	return interval/2 + time.Duration(float64(interval/2)*float64(h.Sum32())/(1<<32))
+}
+
+// liveness is a probe of an instance that was healthy.
+func (m *monitor) liveness() (time.Duration, bool) {
+	j := m.j
+	u := m.probe("liveness", m.alive)
+	if m.ctx.Err() != nil {
+		return 0, false
+	}
+	if u == nil {
+		return m.h.Interval, true
+	}
+	if u.ours { // no app must end because its cell is short of something
+		j.a.cfg.Logger.Error("probe an instance", "cell", j.a.cfg.ID, "work", j.work.ID, "error", u.text)
+		return m.h.StartInterval, true
+	}
+	text := "Liveness check unsuccessful: " + u.text
+	advice := j.advice(m.ctx, u)
+	j.line("HEALTH", true, text)
+	j.line(j.cellSrc, true, "Container became unhealthy")
+	j.line(j.cellSrc, true, advice)
+	m.fails <- &fail{ReasonHealth, "Instance became unhealthy: " + text + "\n" + advice}
+	return 0, false
+}
+
+// retry is the time between readiness probes of an instance that is not ready.
+func (m *monitor) retry() time.Duration { return min(m.h.StartInterval, m.h.Readiness.Interval) }
+
+// checkReady is a readiness probe.
+func (m *monitor) checkReady() (time.Duration, bool) {
+	j := m.j
+	u := m.probe("readiness", m.ready)
+	if m.ctx.Err() != nil {
+		return 0, false
+	}
+	if u != nil && u.ours {
+		return m.retry(), true
+	}
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		return fmt.Sprintf("timed out after %.2f seconds", timeout.Seconds())
-	case errors.As(err, &errno):
-		return errno.Error()
+	case u == nil && m.notReady:
+		m.notReady = false
+		m.tellReady()
+		j.set(func(s *Status) { s.NotReady = false })
+		return m.spread(m.h.Readiness.Interval), true
+	case u != nil && !m.notReady:
+		m.notReady, m.readyWait = true, m.retry()
+		j.line("HEALTH", true, "Readiness check unsuccessful: "+u.text)
+		j.line(j.cellSrc, true, "Container failed the readiness health check. Container marked not ready and removed from route pool.")
+		j.set(func(s *Status) { s.NotReady = true })
 	}
-	return err.Error()
+	if !m.notReady {
+		return m.h.Readiness.Interval, true
+	}
+	wait := m.readyWait
+	m.readyWait = min(2*wait, m.retry())
+	if wait == m.retry() && !m.passed && !m.told { // it takes its time: its owner wants to know why
+		m.told = true
+		j.line("HEALTH", true, "Readiness check unsuccessful: "+u.text)
+		j.line(j.cellSrc, true, j.advice(m.ctx, u))
+	}
+	return wait, true
+}
+
+func (m *monitor) tellReady() {
+	m.passed = true
+	m.j.say(m.j.cellSrc, "Container passed the readiness health check. Container marked ready and added to route pool.")
+}
+
+// probe probes once, and keeps the result.
+func (m *monitor) probe(check string, do func(context.Context) *unhealthy) *unhealthy {
+	began, at := time.Now(), m.j.a.cfg.Now()
+	u := do(m.ctx)
+	if m.ctx.Err() != nil {
+		return u
+	}
+	r := ProbeResult{Check: check, Time: at, Took: time.Since(began), OK: u == nil}
+	if u != nil {
+		r.Text = u.text
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.results) == keptProbes {
+		m.results = slices.Delete(m.results, 0, 1)
+	}
+	m.results = append(m.results, r)
+	return u
+}
+
+// transcript returns the newest results.
+func (m *monitor) transcript() []ProbeResult {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.results)
+}
+
+// checkHealth finds what could not be probed.
+func checkHealth(h *Health, ports []int) error {
+	if h == nil {
+		return nil
+	}
+	asked := []Probe{{Type: h.Type, Endpoint: h.Endpoint}}
+	names := []string{"health", "readiness"}
+	if r := h.Readiness; r != nil {
+		asked = append(asked, *r)
+		if r.Interval < 0 || r.Timeout < 0 {
+			return errors.New("interval and timeout of readiness must not be negative: 0 is the default")
+		}
+	}
+	for i, p := range asked {
+		switch p.Type {
+		case "", "process":
+		case "port", "http":
+			if len(ports) == 0 {
+				return fmt.Errorf("%s type %q needs a port: add one to Spec.Ports, or use process", names[i], p.Type)
+			}
+		default:
+			return fmt.Errorf("%s type %q is not known: use port, http or process", names[i], p.Type)
+		}
+		if _, err := url.Parse("http://x/" + strings.TrimPrefix(p.Endpoint, "/")); err != nil {
+			return fmt.Errorf("%s endpoint %q cannot be asked for: %w", names[i], p.Endpoint, err)
+		}
+	}
+	if h.Interval < 0 || h.StartInterval < 0 || h.Timeout < 0 {
+		return errors.New("interval, startInterval and timeout of health must not be negative: 0 is the default")
+	}
+	return nil
 }

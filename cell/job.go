@@ -21,6 +21,8 @@ type job struct {
 	log      *logBuffer
 	cellSrc  string // the Source of lines that the cell itself says
 
+	ctx      context.Context // of its steps; its cause tells why it ended
+	cancel   context.CancelCauseFunc
 	stop     chan struct{} // closed by Agent.stop
 	stopOnce sync.Once
 
@@ -28,10 +30,12 @@ type job struct {
 	settleOnce sync.Once
 
 	con    Container
-	old    bool    // con was found, not made
-	skip   []Input // optional ones that came in part, and are done without
-	buried bool    // a tombstone keeps the status
-	status Status  // written under Agent.mu by the job's goroutine, read under it by others
+	live   Container // con, under Agent.mu
+	old    bool      // con was found, not made
+	skip   []Input   // optional ones that came in part, and are done without
+	probes []ProbeResult
+	buried bool   // a tombstone keeps the status
+	status Status // written under Agent.mu by the job's goroutine, read under it by others
 }
 
 // note is what a container's Note holds.
@@ -57,6 +61,7 @@ func (a *Agent) newJob(w Work, accepted time.Time) *job {
 	if w.Health != nil || w.LRP != "" || w.Log.Source == "" {
 		j.cellSrc = "CELL"
 	}
+	j.ctx, j.cancel = context.WithCancelCause(a.ctx)
 	j.status = Status{ID: w.ID, Work: &w, Phase: PhaseAccepted, Since: accepted}
 	return j
 }
@@ -100,31 +105,17 @@ var errTimeout = errors.New("timeout")
 func (j *job) run() {
 	defer j.log.close()
 	defer j.settle()
+	defer j.cancel(nil)
 	if !j.buried {
-		ctx, cancel := context.WithCancelCause(j.a.ctx)
-		stopped := make(chan struct{})
-		go func() {
-			defer close(stopped)
-			select {
-			case <-j.stop:
-				cancel(errStopped)
-			case <-ctx.Done():
-			}
-		}()
 		if t := j.work.Timeout; t > 0 {
-			timer := time.AfterFunc(t-j.a.cfg.Now().Sub(j.accepted), func() { cancel(errTimeout) })
+			timer := time.AfterFunc(t-j.a.cfg.Now().Sub(j.accepted), func() { j.cancel(errTimeout) })
 			defer timer.Stop()
 		}
-		f := j.perform(ctx)
-		left := j.a.ctx.Err() != nil
-		if !left {
-			j.finish(ctx, f)
+		f := j.perform(j.ctx)
+		if j.a.ctx.Err() != nil {
+			return // left running
 		}
-		cancel(nil)
-		<-stopped
-		if left {
-			return
-		}
+		j.finish(j.ctx, f)
 	}
 	j.log.close()
 	j.settle()
@@ -195,11 +186,14 @@ func (j *job) finish(ctx context.Context, f *fail) {
 		j.saveAfterFailure()
 	}
 	end := j.status.clone() // only this goroutine writes it
-	end.Phase = PhaseDone
+	end.Phase, end.NotReady = PhaseDone, false
 	end.Since = j.a.cfg.Now()
 	end.Last = j.log.tail(20)
 	if f != nil {
 		end.Failure, end.Reason = cut(f.text, 10_000), f.reason
+		if f.reason == ReasonHealth {
+			end.Probes = j.probes
+		}
 	}
 	keep := j.a.total.Survives && !errors.Is(context.Cause(ctx), errStopped)
 	if keep {
@@ -264,7 +258,7 @@ func (j *job) create(ctx context.Context) *fail {
 		return &fail{ReasonCreate, "failed to create container: " + err.Error()}
 	}
 	j.con = con
-	j.set(func(s *Status) { s.Addresses = con.Info().Addresses })
+	j.set(func(s *Status) { s.Addresses, j.live = con.Info().Addresses, con })
 	j.say(j.cellSrc, "Cell %s successfully created container for instance %s", j.a.cfg.ID, j.work.ID)
 	return j.fill(ctx, inputs)
 }
@@ -295,6 +289,9 @@ func (j *job) destroy() {
 	if j.con == nil {
 		return
 	}
+	j.a.mu.Lock()
+	j.live = nil
+	j.a.mu.Unlock()
 	ctx, cancel := j.cleanup()
 	defer cancel()
 	var err error

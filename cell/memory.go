@@ -51,6 +51,7 @@ var (
 	_ Runtime   = (*Memory)(nil)
 	_ Container = (*memContainer)(nil)
 	_ Attacher  = (*memContainer)(nil)
+	_ Meter     = (*memContainer)(nil)
 )
 
 // memLayer is an unpacked archive, kept while a container uses it.
@@ -362,6 +363,27 @@ func (c *memContainer) Attach(ctx context.Context, id string, stdio IO) (Running
 	}
 	run.attach(ctx, stdio)
 	return run, nil
+}
+
+// Usage implements [Meter]: files and programs are counted; memory and time are those of this program.
+func (c *memContainer) Usage(context.Context) (Usage, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil {
+		return Usage{}, c.gone
+	}
+	u := Usage{Time: c.m.cfg.Now()}
+	for _, n := range c.tree {
+		u.Disk += int64(len(n.data))
+	}
+	for _, p := range c.procs {
+		select {
+		case <-p.done:
+		default:
+			u.Processes++
+		}
+	}
+	return u, nil
 }
 
 func (c *memContainer) Destroy(context.Context) error {

@@ -123,6 +123,7 @@ func (s Status) clone() Status {
 	s.Addresses = slices.Clone(s.Addresses)
 	s.Outputs = maps.Clone(s.Outputs)
 	s.Last = slices.Clone(s.Last)
+	s.Probes = slices.Clone(s.Probes)
 	if s.Exit != nil {
 		e := *s.Exit
 		s.Exit = &e

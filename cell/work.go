@@ -14,12 +14,14 @@ import (
 type Work struct {
 	// ID names it on its cell for ever: no other work may have had it. The form is that
 	// of Creation.ID.
-	ID       string        `json:"id"`
-	Spec     Spec          `json:"spec"`
-	Layers   []Input       `json:"layers,omitempty"` // shared by digest
-	Inputs   []Input       `json:"inputs,omitempty"` // private copies, put in before the process starts
-	Process  Process       `json:"process"`
-	Sidecars []Process     `json:"sidecars,omitempty"` // codependent: one ends, all end
+	ID      string  `json:"id"`
+	Spec    Spec    `json:"spec"`
+	Layers  []Input `json:"layers,omitempty"` // shared by digest
+	Inputs  []Input `json:"inputs,omitempty"` // private copies, put in before the process starts
+	Process Process `json:"process"`
+	// Sidecars run beside the process in its container. They are codependent: one ends, all end.
+	// The limits of Spec hold for all of them together. A Grace of 0 is that of the process.
+	Sidecars []Process     `json:"sidecars,omitempty"`
 	Health   *Health       `json:"health,omitempty"`
 	Outputs  []Output      `json:"outputs,omitempty"`
 	Timeout  time.Duration `json:"timeout,omitempty"` // of the whole; 0: none
@@ -99,16 +101,32 @@ type Output struct {
 
 // Health says how the health of an instance is learned.
 type Health struct {
-	// Type is "port" (the default), "http" or "process".
+	// Type is "port" (the default where Spec has ports: each takes a connection), "http" (a GET on
+	// the first port is answered with 200) or "process" (it runs).
 	Type string `json:"type,omitempty"`
 	// Endpoint is the path that "http" asks for.
 	Endpoint string `json:"endpoint,omitempty"`
 	// StartTimeout: not healthy by then is a crash. 0: 60 s; negative: no end.
 	StartTimeout time.Duration `json:"startTimeout,omitempty"`
-	// Interval between probes once healthy. 0: 30 s. Before that it is StartInterval (0: 2 s,
-	// with quicker first tries).
+	// Interval between probes once healthy; a failure is a crash. 0: 30 s. The first comes a part
+	// of it earlier. Before that it is StartInterval (0: 2 s, with quicker first tries).
 	Interval      time.Duration `json:"interval,omitempty"`
 	StartInterval time.Duration `json:"startInterval,omitempty"`
+	// Timeout of one probe. 0: 1 s.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Readiness, if set, is asked from when the instance is healthy. Until it passes, and while
+	// it fails, the instance runs on, but Status.NotReady says that it should get no requests.
+	Readiness *Probe `json:"readiness,omitempty"`
+}
+
+// Probe says how to ask an instance something.
+type Probe struct {
+	// Type is "port", "http" or "process" (the default), which always passes.
+	Type string `json:"type,omitempty"`
+	// Endpoint is the path that "http" asks for, on the first port.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Interval between probes; 0: 30 s. While they fail it is at most Health.StartInterval.
+	Interval time.Duration `json:"interval,omitempty"`
 	// Timeout of one probe. 0: 1 s.
 	Timeout time.Duration `json:"timeout,omitempty"`
 }

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,17 +43,12 @@ func RunCell(t *testing.T, open func(t *testing.T) Cell) {
 		{"OutputTooLarge", testTooLarge},
 		{"OutputsAfterFailure", testOnFailure},
 		{"Timeout", testTimeout},
-		{"SidecarsAreCodependent", testSidecars},
-		{"HealthByPort", testHealthPort},
-		{"HealthByHTTP", testHealthHTTP},
-		{"NeverHealthy", testNeverHealthy},
-		{"InstanceThatExits", testCrash},
 		{"Environment", testEnvironment},
 		{"LogsResume", testLogs},
 		{"RunTask", testRunTask},
 		{"RunTaskCancelled", testRunTaskCancelled},
 	}
-	for _, c := range cases {
+	for _, c := range append(cases, healthCases...) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.test(t, open(t))
@@ -347,80 +342,71 @@ func testTimeout(t *testing.T, c Cell) {
 	}
 }
 
-func testSidecars(t *testing.T, c Cell) {
-	w := c.instance("w1", cell.Health{Type: "process"}, "wait", "exit=0")
-	w.Process.Grace = patience
-	side := c.Program("out=side", "exit=0")
-	side.ID = "helper"
-	w.Sidecars = []cell.Process{side}
-	s := ended(t, c, w)
-	if s.Failure != "Codependent step exited" || s.Exit == nil || s.Exit.Code != 0 {
-		t.Errorf("status is %+v", s)
-	}
-	expectLines(t, lines(t, c, "w1"), "APP/PROC/WEB/SIDECAR/HELPER side", "APP/PROC/WEB/SIDECAR/HELPER Exit status 0", "APP/PROC/WEB Exit status 0")
-}
-
-func testHealthPort(t *testing.T, c Cell) {
-	w := c.instance("w1", cell.Health{}, "serve")
-	must(t, c.Start(t.Context(), w))
-	s := until(t, c, "w1", "running", phase(cell.PhaseRunning)).Status
-	if len(s.Addresses) != 1 {
-		t.Fatalf("addresses are %v", s.Addresses)
-	}
-	resp, err := http.Get("http://" + s.Addresses[0].Host)
-	must(t, err)
-	resp.Body.Close()
-	if resp.StatusCode != 200 {
-		t.Errorf("the app answers %d", resp.StatusCode)
-	}
-	must(t, c.Stop(t.Context(), "w1"))
-}
-
-func testHealthHTTP(t *testing.T, c Cell) {
-	must(t, c.Start(t.Context(), c.instance("w1", cell.Health{Type: "http", Endpoint: "/health"}, "serve")))
-	until(t, c, "w1", "running", phase(cell.PhaseRunning))
-	must(t, c.Stop(t.Context(), "w1"))
-	s := ended(t, c, c.instance("w2", cell.Health{Type: "http", Endpoint: "/health", StartTimeout: 300 * time.Millisecond}, "serve=500"))
-	if s.Reason != cell.ReasonHealth || !strings.HasPrefix(s.Failure, "Instance never healthy after 300ms: Timed out after 300ms (") ||
-		!strings.Contains(s.Failure, "attempts) waiting for startup check to succeed: failed to make HTTP request to '/health' on port ") {
-		t.Errorf("status is %+v", s)
-	}
-}
-
-func testNeverHealthy(t *testing.T, c Cell) {
-	s := ended(t, c, c.instance("w1", cell.Health{StartTimeout: 100 * time.Millisecond}, "hang"))
-	if s.Reason != cell.ReasonHealth || !strings.Contains(s.Failure, "failed to make TCP connection to ") || !strings.Contains(s.Failure, "refused") {
-		t.Errorf("status is %+v", s)
-	}
-	expectLines(t, lines(t, c, "w1"), "CELL Starting health monitoring of container", "CELL Failed after 100ms: startup health check never passed.")
-}
-
-func testCrash(t *testing.T, c Cell) {
-	s := ended(t, c, c.instance("w1", cell.Health{Type: "process"}, "exit=1"))
-	if s.Failure != "APP/PROC/WEB: Exited with status 1" || s.Reason != cell.ReasonExit {
-		t.Errorf("status is %+v", s)
-	}
-	s = ended(t, c, c.instance("w2", cell.Health{Type: "process"}, "exit=0"))
-	if s.Failure != "APP/PROC/WEB: Exited with status 0" {
-		t.Errorf("status is %+v", s)
-	}
-}
-
 func testEnvironment(t *testing.T, c Cell) {
-	w := c.instance("w1", cell.Health{Type: "process"}, "env=MINE", "env=PORT", "env=VCAP_APP_PORT", "env=VCAP_APP_HOST", "env=INSTANCE_GUID",
-		"env=INSTANCE_INDEX", "env=CF_INSTANCE_GUID", "env=CF_INSTANCE_INDEX", "env=CF_INSTANCE_ADDR", "env=CF_INSTANCE_PORTS", "env=CF_INSTANCE_IP", "exit=0")
-	w.Process.Env = append(w.Process.Env, "MINE=yes", "PORT=1")
-	w.Spec.Ports = []int{8080}
+	names := []string{"MINE", "PORT", "VCAP_APP_PORT", "VCAP_APP_HOST", "INSTANCE_GUID", "INSTANCE_INDEX", "CF_INSTANCE_GUID", "CF_INSTANCE_INDEX",
+		"CF_INSTANCE_IP", "CF_INSTANCE_INTERNAL_IP", "CF_INSTANCE_PORT", "CF_INSTANCE_ADDR", "CF_INSTANCE_PORTS"}
+	args := make([]string, len(names))
+	for i, n := range names {
+		args[i] = "env=" + n
+	}
+	expect := func(w cell.Work, want map[string]string) {
+		t.Helper()
+		all := lines(t, c, w.ID)
+		for _, n := range names {
+			expectLines(t, all, w.Log.Source+" "+n+"="+want[n])
+		}
+	}
+	w := c.instance("w1", cell.Health{Type: "process"}, args...)
+	w.Process.Env = append(w.Process.Env, "MINE=yes", "PORT=1", "CF_INSTANCE_INDEX=7") // what the cell knows better, it says
+	w.Spec.Ports = []int{8080, 9090}
 	s := ended(t, c, w)
-	if len(s.Addresses) != 1 {
+	if len(s.Addresses) != 2 {
 		t.Fatalf("addresses are %v", s.Addresses)
 	}
-	a := s.Addresses[0]
-	host, port, _ := strings.Cut(a.Host, ":")
-	expectLines(t, lines(t, c, "w1"), "APP/PROC/WEB MINE=yes", fmt.Sprintf("APP/PROC/WEB PORT=%d", a.Port), fmt.Sprintf("APP/PROC/WEB VCAP_APP_PORT=%d", a.Port),
-		"APP/PROC/WEB VCAP_APP_HOST=0.0.0.0", "APP/PROC/WEB INSTANCE_GUID=w1", "APP/PROC/WEB INSTANCE_INDEX=2",
-		"APP/PROC/WEB CF_INSTANCE_GUID=w1", "APP/PROC/WEB CF_INSTANCE_INDEX=2", "APP/PROC/WEB CF_INSTANCE_ADDR="+a.Host,
-		fmt.Sprintf(`APP/PROC/WEB CF_INSTANCE_PORTS=[{"external":%s,"internal":%d}]`, port, a.Port), "APP/PROC/WEB CF_INSTANCE_IP="+host)
+	a, b := s.Addresses[0], s.Addresses[1]
+	host, external, _ := strings.Cut(a.Host, ":")
+	_, second, _ := strings.Cut(b.Host, ":")
+	expect(w, map[string]string{"MINE": "yes", "PORT": port(s), "VCAP_APP_PORT": port(s), "VCAP_APP_HOST": "0.0.0.0",
+		"INSTANCE_GUID": "w1", "INSTANCE_INDEX": "2", "CF_INSTANCE_GUID": "w1", "CF_INSTANCE_INDEX": "2",
+		"CF_INSTANCE_IP": host, "CF_INSTANCE_INTERNAL_IP": host, "CF_INSTANCE_PORT": external, "CF_INSTANCE_ADDR": a.Host,
+		"CF_INSTANCE_PORTS": fmt.Sprintf(`[{"external":%s,"internal":%d},{"external":%s,"internal":%d}]`, external, a.Port, second, b.Port)})
+	// A task has no index, and this one no port.
+	w = c.work("w2", args...)
+	ended(t, c, w)
+	expect(w, map[string]string{"INSTANCE_GUID": "w2", "CF_INSTANCE_GUID": "w2", "CF_INSTANCE_PORTS": "[]",
+		"CF_INSTANCE_IP": "127.0.0.1", "CF_INSTANCE_INTERNAL_IP": "127.0.0.1"})
+}
+
+// port is what an instance is told as PORT.
+func port(s cell.Status) string { return strconv.Itoa(s.Addresses[0].Port) }
+
+// Drainer is what a Cell is expected to be if it can be told to take no more work.
+type Drainer interface{ Drain(on bool) }
+
+func testDrain(t *testing.T, c Cell) {
+	d, ok := c.Cell.(Drainer)
+	if !ok {
+		t.Skip("it cannot be told to drain")
+	}
+	must(t, c.Start(t.Context(), c.work("w1", "out=up", "wait", "exit=3")))
+	until(t, c, "w1", "running", phase(cell.PhaseRunning))
+	d.Drain(true)
+	st, err := c.State(t.Context())
+	must(t, err)
+	var refused *cell.RefusedError
+	if err := c.Start(t.Context(), c.work("w2", "exit=0")); !st.Draining || !errors.As(err, &refused) || refused.Reason != "evacuating" {
+		t.Errorf("while it drains its state is %+v, and Start gives %v", st, err)
+	}
+	if err := c.Start(t.Context(), c.work("w1", "exit=0")); err != nil {
+		t.Errorf("Start of what it has gives %v", err)
+	}
+	until(t, c, "w1", "still running", phase(cell.PhaseRunning))
+	d.Drain(false)
+	if st, err = c.State(t.Context()); err != nil || st.Draining {
+		t.Errorf("afterwards its state is %+v (%v)", st, err)
+	}
+	ended(t, c, c.work("w2", "exit=0"))
+	must(t, c.Stop(t.Context(), "w1"))
 }
 
 func testLogs(t *testing.T, c Cell) {

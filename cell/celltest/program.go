@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 )
@@ -32,10 +33,15 @@ import (
 //	hang                    waits for KILL
 //	cat=FILE                prints a file, or says "absent FILE"
 //	write=FILE:TEXT         writes a file
+//	await=FILE              waits until a file is there, or for TERM
+//	open=N                  opens N files, or says why not and ends with status 1
+//	elsewhere               listens on a port that nobody has asked for, prints it, and goes on; in a
+//	                        cell.Memory there is none, and it says so
 //	env=NAME                prints "NAME=VALUE"
 //	dir                     prints the working folder
 //	serve                   answers HTTP at $PORT with 200 until TERM, then goes on
 //	serve=CODE              the same with another status
+//	app                     a server at $PORT with many sides, see app, until TERM; then it goes on
 //	once                    takes one connection at $PORT, reads a byte, and goes on; the
 //	                        connection ends with the program
 //
@@ -51,6 +57,7 @@ type machine struct {
 	write          func(string, []byte) error
 	listen         func(port int) (net.Listener, error)
 	dir            string
+	os             bool        // it is a process, with files and ports of the machine
 	open           []io.Closer // to its end
 }
 
@@ -78,7 +85,7 @@ func MemoryProgram(ctx context.Context, p cell.MemoryProcess) int {
 func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	m := machine{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, read: os.ReadFile}
+	m := machine{ctx: ctx, os: true, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, read: os.ReadFile}
 	m.write = func(name string, b []byte) error { return os.WriteFile(name, b, 0o600) }
 	m.listen = func(port int) (net.Listener, error) { return net.Listen("tcp", ":"+strconv.Itoa(port)) }
 	m.dir, _ = os.Getwd()
@@ -127,6 +134,17 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 	case "exit":
 		n, _ := strconv.Atoi(arg)
 		return n, true
+	case "open":
+		return m.openFiles(arg)
+	case "elsewhere":
+		return m.elsewhere()
+	case "await":
+		for t := time.NewTicker(time.Millisecond); ; <-t.C {
+			if _, err := m.read(arg); err == nil || m.ctx.Err() != nil {
+				t.Stop()
+				return 0, false
+			}
+		}
 	case "wait":
 		<-m.ctx.Done()
 	case "hang":
@@ -153,10 +171,43 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 		fmt.Fprintln(m.stdout, m.dir)
 	case "serve":
 		return m.serve(arg)
+	case "app":
+		return m.app()
 	default:
 		fmt.Fprintf(m.stderr, "the suites' program does not know %q\n", verb)
 		return 64, true
 	}
+	return 0, false
+}
+
+func (m *machine) openFiles(arg string) (code int, end bool) {
+	n, _ := strconv.Atoi(arg)
+	for range n {
+		if !m.os {
+			break
+		}
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			fmt.Fprintln(m.stderr, err)
+			return 1, true
+		}
+		m.open = append(m.open, f)
+	}
+	return 0, false
+}
+
+func (m *machine) elsewhere() (code int, end bool) {
+	if !m.os {
+		fmt.Fprintln(m.stdout, "elsewhere")
+		return 0, false
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(m.stderr, err)
+		return 1, true
+	}
+	m.open = append(m.open, l)
+	fmt.Fprintln(m.stdout, "elsewhere", l.Addr().(*net.TCPAddr).Port)
 	return 0, false
 }
 

@@ -62,6 +62,8 @@ func Run(t *testing.T, open func(t *testing.T) Runtime) {
 		{"AProcessOutlivesItsContext", testOutlives},
 		{"AttachFindsProcessAndOutput", testAttach},
 		{"DestroyEndsAll", testDestroy},
+		{"UsageIsTold", testMeter},
+		{"PortsAreTold", testPorts},
 		{"Concurrent", testConcurrent},
 	}
 	for _, c := range cases {

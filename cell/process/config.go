@@ -24,8 +24,11 @@ type Config struct {
 	// has, and 250 containers. Nothing enforces them.
 	Memory, Disk int64
 	Containers   int
-	// KeepLayers is how many layers that no container uses stay unpacked; 0: 8.
+	// KeepLayers is how many layers that no container uses stay unpacked; 0: 8; negative: none.
 	KeepLayers int
+	// KeepBytes is how much all unpacked layers take on the disk before those that no container uses
+	// go, the one that was not used for longest first. 0: 10,000,000,000; negative: no bound.
+	KeepBytes int64
 	// Logger gets what fails in the background; nil discards.
 	Logger *slog.Logger
 }

@@ -3,7 +3,9 @@
 package process
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,8 +25,10 @@ import (
 type layer struct {
 	ready chan struct{} // closed when it was unpacked, or err is set
 	err   error
-	users int // who copies from it now
+	users int // who unpacks it or copies from it now
 	used  time.Time
+	size  int64 // bytes on the disk
+	whole bool
 }
 
 func checkDigest(d string) error {
@@ -40,7 +44,7 @@ func (r *Runtime) layerDir(digest string) string { return filepath.Join(r.dir, l
 const bootFile = "boot"
 
 // loadLayers finds the layers of an earlier program.
-func (r *Runtime) loadLayers() error {
+func (r *Runtime) loadLayers(ctx context.Context) error {
 	dir := filepath.Join(r.dir, layersDir)
 	boot := bootID()
 	had, err := os.ReadFile(filepath.Join(r.dir, bootFile))
@@ -60,11 +64,23 @@ func (r *Runtime) loadLayers() error {
 	if err != nil {
 		return err
 	}
+	var notes map[string]layerNote
+	if b, err := os.ReadFile(filepath.Join(r.dir, layersFile)); err == nil {
+		_ = json.Unmarshal(b, &notes) // a damaged one is as good as none
+	}
 	for _, e := range all {
-		l := &layer{ready: make(chan struct{}), used: time.Now()}
+		n, ok := notes[e.Name()]
+		if !ok {
+			n.Used = time.Now()
+			if n.Size, err = diskUsage(ctx, filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+		l := &layer{ready: make(chan struct{}), used: n.Used, size: n.Size, whole: true}
 		close(l.ready)
 		r.layers[e.Name()] = l
 	}
+	r.sweepLayers() // the bounds may be lower now
 	return nil
 }
 
@@ -145,16 +161,18 @@ func (r *Runtime) layer(ctx context.Context, l cell.Layer) (*layer, error) {
 			have = &layer{ready: make(chan struct{}), users: 1}
 			r.layers[l.Digest] = have
 			r.mu.Unlock()
-			have.err = r.unpackLayer(ctx, l)
-			if have.err != nil {
-				r.mu.Lock()
+			size, err := r.unpackLayer(ctx, l)
+			r.mu.Lock()
+			have.size, have.err, have.whole = size, err, err == nil
+			if err != nil {
 				delete(r.layers, l.Digest)
-				r.mu.Unlock()
 			}
+			r.mu.Unlock()
 			close(have.ready)
-			if have.err != nil {
-				return nil, have.err
+			if err != nil {
+				return nil, err
 			}
+			r.noteLayers()
 			return have, nil
 		}
 		have.users++
@@ -173,15 +191,16 @@ func (r *Runtime) layer(ctx context.Context, l cell.Layer) (*layer, error) {
 	}
 }
 
-func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) error {
+// unpackLayer returns what the layer takes on the disk.
+func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, err error) {
 	in, err := l.Open(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer in.Close()
 	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "l-")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err == nil {
@@ -189,19 +208,21 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) error {
 		root.Close()
 	}
 	if err == nil {
+		size, err = diskUsage(ctx, dir)
+	}
+	if err == nil {
 		err = os.Rename(dir, r.layerDir(l.Digest))
 	}
 	if err != nil {
-		return errors.Join(err, removeAll(dir))
+		return 0, errors.Join(err, removeAll(dir))
 	}
-	return nil
+	return size, nil
 }
 
-// sweepLayers removes the layers that were not used for longest, but for KeepLayers and
-// those that a container was made from.
+// sweepLayers removes layers that no container was made from, those first that were not used for
+// longest, until the rest is within KeepLayers and KeepBytes.
 func (r *Runtime) sweepLayers() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	needed := map[string]bool{}
 	for _, c := range r.containers {
 		for _, d := range c.meta.Layers {
@@ -209,26 +230,69 @@ func (r *Runtime) sweepLayers() {
 		}
 	}
 	var idle []string
+	var bytes int64
 	for d, l := range r.layers {
+		bytes += l.size
 		if l.users == 0 && !needed[d] {
 			idle = append(idle, d)
 		}
 	}
-	if len(idle) <= r.cfg.KeepLayers {
-		return
+	slices.SortFunc(idle, func(a, b string) int {
+		return cmp.Or(r.layers[a].used.Compare(r.layers[b].used), cmp.Compare(a, b))
+	})
+	n := 0
+	for n < len(idle) && (len(idle)-n > max(0, r.cfg.KeepLayers) || r.cfg.KeepBytes > 0 && bytes > r.cfg.KeepBytes) {
+		bytes -= r.layers[idle[n]].size
+		n++
 	}
-	slices.SortFunc(idle, func(a, b string) int { return r.layers[a].used.Compare(r.layers[b].used) })
-	for _, d := range idle[:len(idle)-r.cfg.KeepLayers] {
-		delete(r.layers, d)
+	for _, d := range idle[:n] {
 		trash := r.trash(d)
-		if err := os.Rename(r.layerDir(d), trash); err != nil {
+		// With the lock: the digest may be wanted again as soon as it is not in the table.
+		if err := os.Rename(r.layerDir(d), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.cfg.Logger.Error("remove a layer", "digest", d, "error", err)
 			continue
 		}
+		delete(r.layers, d)
 		r.wg.Go(func() {
 			if err := removeAll(trash); err != nil {
 				r.cfg.Logger.Error("remove a layer", "digest", d, "error", err)
 			}
 		})
+	}
+	r.mu.Unlock()
+	if n > 0 {
+		r.noteLayers()
+	}
+}
+
+// layerNote is what layersFile keeps of a layer.
+type layerNote struct {
+	Size int64     `json:"size"`
+	Used time.Time `json:"used"`
+}
+
+// noteLayers writes down how large the layers are and when they were used. What is missing there after
+// a crash is measured again.
+func (r *Runtime) noteLayers() {
+	r.noting.Lock()
+	defer r.noting.Unlock()
+	r.mu.Lock()
+	notes := make(map[string]layerNote, len(r.layers))
+	for d, l := range r.layers {
+		if l.whole {
+			notes[d] = layerNote{l.size, l.used}
+		}
+	}
+	r.mu.Unlock()
+	data, err := json.Marshal(notes)
+	tmp := filepath.Join(r.dir, makingDir, layersFile)
+	if err == nil {
+		err = os.WriteFile(tmp, data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(r.dir, layersFile))
+	}
+	if err != nil {
+		r.cfg.Logger.Warn("note the layers", "error", errors.Join(err, os.RemoveAll(tmp)))
 	}
 }

@@ -32,8 +32,9 @@ import (
 const (
 	containersDir = "containers" // <id>/{root, state-*/<process>, meta.json}
 	layersDir     = "layers"     // <digest>
-	makingDir     = "making"     // what is not whole yet
-	trashDir      = "trash"      // what is being removed
+	layersFile    = "layers.json"
+	makingDir     = "making" // what is not whole yet
+	trashDir      = "trash"  // what is being removed
 	programDir    = "program"
 	lockFile      = "lock"
 	metaFile      = "meta.json"
@@ -58,6 +59,8 @@ type Runtime struct {
 	closing context.Context // ends with Close
 	close   context.CancelFunc
 	wg      sync.WaitGroup // of goroutines
+
+	noting sync.Mutex // held while layersFile is written
 
 	mu         sync.Mutex // guards what follows
 	containers map[string]*container
@@ -119,6 +122,9 @@ func (c *Config) defaults() {
 	if c.KeepLayers == 0 {
 		c.KeepLayers = 8
 	}
+	if c.KeepBytes == 0 {
+		c.KeepBytes = 10_000_000_000
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -165,7 +171,7 @@ func (r *Runtime) load(ctx context.Context) error {
 		r.containers[e.Name()] = c
 		r.ports.Adopt(c.meta.Ports)
 	}
-	if err := r.loadLayers(); err != nil {
+	if err := r.loadLayers(ctx); err != nil {
 		return err
 	}
 	if r.cfg.Program == nil {
@@ -179,6 +185,7 @@ func (r *Runtime) load(ctx context.Context) error {
 func (r *Runtime) Close() error {
 	r.close()
 	r.wg.Wait()
+	r.noteLayers()
 	// A child that is just being forked has the file, too, so to close it is not enough.
 	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
@@ -282,6 +289,9 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	r.mu.Lock()
 	r.containers[c.ID] = con
 	r.mu.Unlock()
+	if len(c.Layers) > 0 {
+		r.sweepLayers()
+	}
 	return con, nil
 }
 

@@ -41,6 +41,19 @@ func tree(t testing.TB, n, size int) (data []byte, digest string) {
 	return buf.Bytes(), hex.EncodeToString(sum[:])
 }
 
+// tarOf makes a tar of one file.
+func tarOf(t testing.TB, name string, content []byte) (data []byte, digest string) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}))
+	_, err := w.Write(content)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	sum := sha256.Sum256(buf.Bytes())
+	return buf.Bytes(), hex.EncodeToString(sum[:])
+}
+
 // stuck is a stream that ends when it is closed.
 type stuck struct {
 	head    io.Reader
