@@ -36,9 +36,6 @@ func (e *UnhealthyError) Error() string {
 	switch {
 	case in.LastCrash != nil:
 		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, name, in.LastCrash.Failure)
-		if in.LastCrash.Reason == cell.ReasonHealth && e.Process == Web {
-			s += "; an app must listen on the port that its variable PORT names"
-		}
 		if n := len(in.LastCrash.Last); n > 0 {
 			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last[max(0, n-10):], "\n  ")
 		}
@@ -411,6 +408,9 @@ func (p *Platform) newLRP(a App, pr Process) lrp.ID {
 // ErrNoCommand is the answer to a process that nothing says how to start.
 var ErrNoCommand = errors.New("Start command not specified: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
 
+// webPorts are those that a web process listens on, in its container's numbers.
+var webPorts = []int{8080}
+
 // desired builds what the scheduler is told of a process, whose LRP is set.
 func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	d, ok := droplets.Get(p.db.View(), a.Droplet)
@@ -421,12 +421,10 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	if command == "" {
 		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
 	}
-	h := cell.Health{Type: pr.Health.Type, Endpoint: pr.Health.Endpoint, StartTimeout: pr.Health.StartTimeout}
+	h := pr.Health
 	var ports []int
 	if pr.Type == Web {
-		ports = []int{8080}
-	} else if h.Type == "" {
-		h.Type = "process"
+		ports = webPorts
 	}
 	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)
 	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")

@@ -10,10 +10,14 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 )
+
+// unready holds the ids of instances that say that they are not ready.
+var unready sync.Map
 
 // programs are what runs in the memory runtime: a builder that packs the app as it is, and a
 // launcher that serves the app's files.
@@ -122,6 +126,11 @@ func serveInMemory(ctx context.Context, p cell.MemoryProcess) int {
 		return 1
 	}
 	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, not := unready.Load(p.Getenv("CF_INSTANCE_GUID"))
+		if r.URL.Path == "/sick" || r.URL.Path == "/ready" && not {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		if r.URL.Path == "/index" {
 			fmt.Fprint(w, p.Getenv("CF_INSTANCE_INDEX"))
 			return

@@ -3,11 +3,13 @@ package dewpoint_test
 import (
 	"io/fs"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 )
 
@@ -74,4 +76,44 @@ func TestProcessesBesideWeb(t *testing.T) {
 	require.ErrorContains(t, p.Scale(t.Context(), "app", "worker", 1), "Start command not specified")
 	require.ErrorIs(t, p.Scale(t.Context(), "app", "clock", 1), fs.ErrNotExist)
 	require.Error(t, p.Scale(t.Context(), "app", "", lrp.MaxInstances+1))
+}
+
+// An instance that runs but is not ready gets no requests; and a crash tells the probes.
+func TestReadinessAndProbes(t *testing.T) {
+	t.Parallel()
+	p, _ := newWorld(t).start()
+	two := 2
+	req := request("app", site("x"))
+	req.Instances = &two
+	req.Health = &cell.Health{Readiness: &cell.Probe{Type: "http", Endpoint: "/ready", Interval: 50 * time.Millisecond}}
+	_, err := p.Push(t.Context(), req)
+	require.NoError(t, err)
+	first := status(t, p, "app").Web().Now[0]
+	unready.Store(first.GUID, true)
+	t.Cleanup(func() { unready.Delete(first.GUID) })
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		in := status(t, p, "app").Web().Now[0]
+		assert.False(c, in.Routable)
+		assert.Equal(c, lrp.Running, in.State)
+	}, 20*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		for range 10 {
+			code, index := get(p, "app.localhost", "/index")
+			assert.Equal(c, 200, code)
+			assert.Equal(c, "1", index)
+		}
+	}, 20*time.Second, 10*time.Millisecond)
+	unready.Delete(first.GUID)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		assert.True(c, status(t, p, "app").Web().Now[0].Routable)
+	}, 20*time.Second, 10*time.Millisecond)
+
+	req = request("sick", site("x"))
+	req.Health = &cell.Health{Type: "http", Endpoint: "/sick", StartTimeout: 100 * time.Millisecond}
+	_, err = p.Push(t.Context(), req)
+	var un *dewpoint.UnhealthyError
+	require.ErrorAs(t, err, &un)
+	probes := un.Instance.LastCrash.Probes
+	require.NotEmpty(t, probes)
+	assert.Contains(t, probes[len(probes)-1].Text, "503")
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/state"
 )
@@ -28,7 +29,7 @@ type PushRequest struct {
 	Memory    int64
 	Disk      int64
 	Command   string
-	Health    *Health
+	Health    *cell.Health
 	// Processes are settings of further processes, and of web if it is not set above.
 	Processes []ProcessRequest
 	// Env is set on top of what the app has.
@@ -53,7 +54,7 @@ type ProcessRequest struct {
 	Memory    int64
 	Disk      int64
 	Command   string
-	Health    *Health
+	Health    *cell.Health
 }
 
 // PushResult says what a push did.
@@ -194,13 +195,12 @@ func (p *ProcessRequest) validate() error {
 	case p.Memory < 0 || p.Disk < 0:
 		return fmt.Errorf("process %s: memory %d, disk %d: neither can be negative", p.Type, p.Memory, p.Disk)
 	}
-	if h := p.Health; h != nil {
-		switch {
-		case h.Type != "" && h.Type != "port" && h.Type != "http" && h.Type != "process":
-			return fmt.Errorf("process %s: health type %q: use \"port\", \"http\" or \"process\"", p.Type, h.Type)
-		case h.Endpoint != "" && !strings.HasPrefix(h.Endpoint, "/"):
-			return fmt.Errorf("process %s: health endpoint %q: begin it with \"/\"", p.Type, h.Endpoint)
-		}
+	var ports []int
+	if p.Type == Web {
+		ports = webPorts
+	}
+	if err := cell.CheckHealth(p.Health, ports); err != nil {
+		return fmt.Errorf("process %s: %w", p.Type, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/state"
@@ -44,7 +45,9 @@ type Process struct {
 	Disk      int64  `json:"disk"`      // bytes for each instance
 	// Command overrides the droplet's start command; "" leaves it.
 	Command string `json:"command,omitempty"`
-	Health  Health `json:"health"`
+	// Health says how its health is learned; zero: for web a TCP connection to its port within
+	// 60 seconds, for others that it runs.
+	Health cell.Health `json:"health"`
 	// LRP is the id of what the scheduler runs of it now; "" while the app is stopped.
 	LRP lrp.ID `json:"lrp,omitempty"`
 }
@@ -103,14 +106,6 @@ func (a *App) lrps() []lrp.ID {
 		}
 	}
 	return ids
-}
-
-// Health says how the health of a process is learned. The zero value is Cloud Foundry's
-// default: for web a TCP connection to its port within 60 seconds, for others that it runs.
-type Health struct {
-	Type         string        `json:"type,omitempty"` // "port", "http" or "process"
-	Endpoint     string        `json:"endpoint,omitempty"`
-	StartTimeout time.Duration `json:"startTimeout,omitempty"`
 }
 
 // Package is an app's source as it was uploaded.

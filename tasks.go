@@ -71,7 +71,7 @@ func (p *Platform) RunTask(ctx context.Context, app string, r TaskRequest) (Task
 	err = p.change(ctx, "run a task of", app, func(ctx context.Context, a App) error {
 		id = p.newID()
 		pr := a.Process(Web)
-		pr.Type, pr.Command, pr.Health = "task", r.Command, Health{Type: "process"}
+		pr.Type, pr.Command, pr.Health = "task", r.Command, cell.Health{}
 		pr.Memory, pr.Disk = cmp.Or(r.Memory, pr.Memory), cmp.Or(r.Disk, pr.Disk)
 		pr.LRP = lrp.ID(id)
 		d, err := p.desired(a, pr)

@@ -276,7 +276,7 @@ func (a *Agent) check(w Work) error {
 	if w.Process.Path == "" {
 		return fmt.Errorf("work %s: Process.Path is empty", w.ID)
 	}
-	if err := checkHealth(w.Health, w.Spec.Ports); err != nil {
+	if err := CheckHealth(w.Health, w.Spec.Ports); err != nil {
 		return fmt.Errorf("work %s: %w", w.ID, err)
 	}
 	names := map[string]bool{processID(w.Process, -1): true}

@@ -278,8 +278,8 @@ func (m *monitor) transcript() []ProbeResult {
 	return slices.Clone(m.results)
 }
 
-// checkHealth finds what could not be probed.
-func checkHealth(h *Health, ports []int) error {
+// CheckHealth finds what could not be probed, on an instance with such ports; nil: nothing.
+func CheckHealth(h *Health, ports []int) error {
 	if h == nil {
 		return nil
 	}

@@ -69,7 +69,9 @@ func Validate(d Desired) error {
 		validateProcess(fmt.Sprintf("sidecar %d", i), p, bad)
 	}
 	if w.Health != nil {
-		validateHealth(*w.Health, w.Spec.Ports, bad)
+		if err := cell.CheckHealth(w.Health, w.Spec.Ports); err != nil {
+			bad("%v", err)
+		}
 	}
 	if b, err := json.Marshal(w); err != nil {
 		bad("work cannot be encoded: %v", err)
@@ -121,23 +123,5 @@ func validateProcess(name string, p cell.Process, bad func(string, ...any)) {
 		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
 			bad("%s: environment entry %d is not NAME=VALUE", name, i) // it may be a secret: not shown
 		}
-	}
-}
-
-func validateHealth(h cell.Health, ports []int, bad func(string, ...any)) {
-	switch h.Type {
-	case "", "port", "http":
-		if len(ports) == 0 {
-			bad("health type %q needs a port: add one, or use \"process\"", h.Type)
-		}
-	case "process":
-	default:
-		bad("health type %q: use \"port\", \"http\" or \"process\"", h.Type)
-	}
-	if h.Endpoint != "" && !strings.HasPrefix(h.Endpoint, "/") {
-		bad("health endpoint %q: begin it with \"/\"", h.Endpoint)
-	}
-	if h.Interval < 0 || h.StartInterval < 0 || h.Timeout < 0 {
-		bad("health interval, startInterval and timeout must not be negative")
 	}
 }

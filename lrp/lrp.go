@@ -98,6 +98,8 @@ type Crash struct {
 	Failure string      `json:"failure"`
 	Exit    *cell.Exit  `json:"exit,omitempty"`
 	Last    []string    `json:"last,omitempty"` // newest lines
+	// Probes are the newest health probes, if it ended because of them.
+	Probes []cell.ProbeResult `json:"probes,omitempty"`
 }
 
 // Event is one change of an instance. It may hold several steps: a crash and the claim of

@@ -338,7 +338,6 @@ func TestValidate(t *testing.T) {
 		"environment entry 0":                 func(d *Desired) { d.Work.Process.Env = []string{"secret"} },
 		`health type "port" needs a port`:     func(d *Desired) { d.Work.Spec.Ports, d.Work.Health = nil, &cell.Health{Type: "port"} },
 		`health type "magic"`:                 func(d *Desired) { d.Work.Health = &cell.Health{Type: "magic"} },
-		`health endpoint "x": begin`:          func(d *Desired) { d.Work.Health = &cell.Health{Type: "http", Endpoint: "x"} },
 		"annotation has 10241 bytes":          func(d *Desired) { d.Annotation = strings.Repeat("x", 10241) },
 		"work must leave id, lrp and index":   func(d *Desired) { d.Work.ID = "x" },
 		"work has a timeout":                  func(d *Desired) { d.Work.Timeout = 1 },

@@ -316,7 +316,7 @@ func crash(r Row, s cell.Status, at time.Time) Row {
 		r.Crashes = 0
 	}
 	r.Crashes++
-	c := Crash{Time: at, Reason: s.Reason, Failure: Failure(s), Exit: s.Exit, Last: slices.Clone(s.Last)}
+	c := Crash{Time: at, Reason: s.Reason, Failure: Failure(s), Exit: s.Exit, Last: slices.Clone(s.Last), Probes: slices.Clone(s.Probes)}
 	r.LastCrash = &c
 	r.Cell, r.GUID, r.Since = "", "", at
 	r = r.blank()
