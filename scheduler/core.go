@@ -2,8 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -39,23 +37,26 @@ type Core struct {
 	drained map[string]bool    // ids of cells that an operator drains
 	view    View
 
-	all      bool // every process and task must be looked at
-	dirty    map[lrp.ID]struct{}
-	dirtyT   map[string]struct{} // tasks
-	dirtyA   map[string]struct{} // attended tasks
-	before   []lrp.Row           // as they were, those that users changed
-	unsure   []check             // works whose rows a Step changed without a certain answer
-	unplaced map[lrp.ID]struct{}
-	waiting  map[string]struct{}             // tasks without a place
-	limited  map[lrp.ID]struct{}             // held up by the starting limit
-	avoid    map[string]map[string]avoidance // by row key, or work id of a task, and cell id
-	refused  map[string]string               // GUIDs of claims that a cell refused, and why
-	starting map[string]*starter             // Starts under way, by GUID
-	attended map[string]*attendedTask        // by work id
-	outcomes map[string]cell.Status          // of tasks, told and perhaps not stored yet
-	checks   checkList                       // works that may have become unwanted
-	alarms   alarms
-	looks    map[string]time.Time // the next alarm of each process and task that has any
+	all   bool // every process and task must be looked at
+	round int  // counts the walks over all of them
+
+	checkWorks bool // and so must every work
+	dirty      map[lrp.ID]struct{}
+	dirtyT     map[string]struct{} // tasks
+	dirtyA     map[string]struct{} // attended tasks
+	before     []lrp.Row           // as they were, those that users changed
+	unsure     []check             // works whose rows a Step changed without a certain answer
+	unplaced   map[lrp.ID]struct{}
+	waiting    map[string]struct{}             // tasks without a place
+	limited    map[lrp.ID]struct{}             // held up by the starting limit
+	avoid      map[string]map[string]avoidance // by row key, or work id of a task, and cell id
+	refused    map[string]string               // GUIDs of claims that a cell refused, and why
+	starting   map[string]*starter             // Starts under way, by GUID
+	attended   map[string]*attendedTask        // by work id
+	outcomes   map[string]cell.Status          // of tasks, told and perhaps not stored yet
+	checks     checkList                       // works that may have become unwanted
+	alarms     alarms
+	looks      map[string]time.Time // the next alarm of each process and task that has any
 
 	moving    map[string]lrp.ID    // by key, rows that are being moved
 	tried     map[string]time.Time // by key, when a row was to be moved
@@ -146,6 +147,9 @@ func (c *Core) Step(ctx context.Context, now time.Time) (Effects, error) {
 	if c.phase != listening {
 		var stored bool
 		if stored, err = c.pass(ctx, now); err == nil {
+			if c.checkWorks && stored {
+				c.uncheckedWorks()
+			}
 			c.tidy(now)
 		}
 		c.failed = !stored
@@ -175,11 +179,23 @@ func (c *Core) unsettled() bool {
 }
 
 // Check has every process, every task and every work on the cells looked at.
-func (c *Core) Check() {
-	c.all = true
+func (c *Core) Check() { c.all, c.checkWorks = true, true }
+
+// uncheckedWorks returns the works that the walk over all rows did not come by: those that nobody
+// holds, and those of tasks.
+func (c *Core) uncheckedWorks() {
+	c.checkWorks = false
 	for _, id := range sorted(c.members) {
-		for _, guid := range sorted(c.members[id].works) {
-			c.checks.add(check{c.members[id], guid})
+		m := c.members[id]
+		var guids []string
+		for guid, k := range m.works {
+			if k.round != c.round {
+				guids = append(guids, guid)
+			}
+		}
+		slices.Sort(guids)
+		for _, guid := range guids {
+			c.checks.add(check{m, guid})
 		}
 	}
 }
@@ -216,215 +232,6 @@ func (c *Core) allHeard(now time.Time) bool {
 		}
 	}
 	return true
-}
-
-// turn is what one Step decided, to be done when it is durable.
-type turn struct {
-	now    time.Time
-	put    []lrp.Row
-	del    []lrp.Row
-	before []lrp.Row // as they were, those of put and del
-	place  []placing
-	claims []*starter
-	fail   []lrp.ID // without a place
-	held   []lrp.ID // by the starting limit
-
-	putT    []Task
-	delT    []Task
-	beforeT []Task
-	failT   []string
-	heldT   []string
-	tell    []*attendedTask
-	moves   []Move
-}
-
-// pass looks at all that was touched and stores what follows, in one Update.
-func (c *Core) pass(ctx context.Context, now time.Time) (stored bool, fatal error) {
-	if !c.all && len(c.dirty)+len(c.dirtyT)+len(c.dirtyA)+c.budget == 0 && !c.balancing {
-		return c.phase == ready && !c.failed, nil
-	}
-	all, ids, taskIDs, attends := c.all, sorted(c.dirty), sorted(c.dirtyT), sorted(c.dirtyA)
-	others := c.before
-	c.all, c.before = false, nil
-	clear(c.dirty)
-	clear(c.dirtyT)
-	clear(c.dirtyA)
-	for _, r := range others {
-		delete(c.avoid, r.Key()) // what comes begins anew
-	}
-	t := &turn{now: now}
-	err := c.db.Update(ctx, func(tx *state.Tx) error {
-		if all {
-			c.decideAll(tx, t)
-		}
-		for _, id := range ids {
-			if !all || !c.exists(tx, id) {
-				c.decideOne(tx, t, id)
-			}
-		}
-		c.decideTasks(tx, t, all, taskIDs, attends)
-		// A refusal of what was not looked at is seen anyway: the cell lacks the work.
-		clear(c.refused)
-		c.place(t)
-		c.rebalance(tx, t)
-		return t.write(tx)
-	})
-	if err != nil {
-		c.undo(t, others, all, ids, taskIDs, attends)
-		if errors.Is(err, state.ErrFenced) || errors.Is(err, state.ErrClosed) {
-			return false, fmt.Errorf("scheduler: store changes of instances: %w", err)
-		}
-		if ctx.Err() == nil {
-			c.log.Error("changes of instances could not be stored; they are tried again", "error", err)
-		}
-		return false, nil
-	}
-	c.done(t, others, ids, taskIDs)
-	return true, nil
-}
-
-// retryStore is how long to wait after the journal failed.
-const retryStore = time.Second
-
-// undo takes back what was decided and could not be stored.
-func (c *Core) undo(t *turn, others []lrp.Row, all bool, ids []lrp.ID, taskIDs, attends []string) {
-	for _, s := range t.claims {
-		delete(c.starting, s.work.ID)
-		c.unload(s.m, s.work.ID)
-		if a := c.attended[s.work.ID]; a != nil {
-			a.on = nil
-		}
-	}
-	// It may be stored all the same. Until that is certain the rows that can be read hold what
-	// they held before.
-	for i := range t.before {
-		c.unsure = append(c.unsure, c.checksOf(&t.before[i])...)
-	}
-	for _, was := range t.beforeT {
-		if m := c.members[was.Cell]; m != nil && was.GUID != "" {
-			c.unsure = append(c.unsure, check{m, was.GUID})
-		}
-	}
-	at := t.now.Add(retryStore)
-	if all {
-		c.set(alarm{at: at, kind: alarmAll})
-	}
-	for _, id := range ids {
-		c.setFor(alarmLRP, string(id), at)
-	}
-	for _, id := range taskIDs {
-		c.setFor(alarmTask, id, at)
-	}
-	for _, id := range attends {
-		c.setFor(alarmAttended, id, at)
-	}
-	for _, a := range t.tell {
-		c.tell(a) // nothing of it is to be stored
-	}
-	c.before = append(c.before, others...)
-	c.recount = true
-}
-
-// done takes note of what was stored, and has it carried out.
-func (c *Core) done(t *turn, others []lrp.Row, ids []lrp.ID, taskIDs []string) {
-	for _, id := range ids {
-		delete(c.unplaced, id)
-		delete(c.limited, id)
-	}
-	for _, id := range taskIDs {
-		delete(c.waiting, id)
-	}
-	for _, id := range t.fail {
-		c.unplaced[id] = struct{}{}
-		c.setFor(alarmLRP, string(id), t.now.Add(retryPlacement))
-	}
-	for _, id := range t.held {
-		c.limited[id] = struct{}{}
-	}
-	for _, id := range t.failT {
-		c.waiting[id] = struct{}{}
-		c.setFor(alarmTask, id, t.now.Add(retryPlacement))
-	}
-	for _, id := range t.heldT {
-		c.waiting[id] = struct{}{}
-	}
-	for _, list := range [][]lrp.Row{t.del, others} {
-		for _, r := range list {
-			delete(c.avoid, r.Key())
-			delete(c.moving, r.Key())
-		}
-	}
-	for _, r := range t.put {
-		if len(c.moving) > 0 && (r.Evacuating == nil || !r.Evacuating.Moving) {
-			delete(c.moving, r.Key())
-		}
-	}
-	for _, x := range c.unsure {
-		c.checks.add(x)
-	}
-	c.unsure = nil
-	for _, list := range [][]lrp.Row{t.before, others} {
-		for i := range list {
-			for _, x := range c.checksOf(&list[i]) {
-				c.checks.add(x)
-			}
-		}
-	}
-	for _, was := range t.beforeT {
-		c.check(was.Cell, was.GUID)
-	}
-	for _, x := range t.putT {
-		if x.State == TaskCompleted {
-			delete(c.outcomes, x.GUID)
-		}
-	}
-	for _, s := range t.claims {
-		c.send(s)
-	}
-	for _, a := range t.tell {
-		c.tell(a)
-	}
-	c.moved = append(c.moved, t.moves...)
-	if c.recount {
-		c.moving, c.recount = movingRows(c.db), false
-	}
-}
-
-func (t *turn) write(tx *state.Tx) error {
-	for _, r := range t.del {
-		rows.Delete(tx, r.Key())
-	}
-	for _, r := range t.put {
-		if err := rows.Put(tx, r); err != nil {
-			return err
-		}
-	}
-	for _, x := range t.delT {
-		tasks.Delete(tx, x.ID)
-	}
-	for _, x := range t.putT {
-		if err := tasks.Put(tx, x); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checksOf names the works of a row.
-func (c *Core) checksOf(r *lrp.Row) (checks []check) {
-	all, n := r.Occupants()
-	for _, o := range all[:n] {
-		if m := c.members[o.Cell]; m != nil {
-			checks = append(checks, check{m, o.GUID})
-		}
-	}
-	return checks
-}
-
-func (c *Core) check(cellID, guid string) {
-	if m := c.members[cellID]; m != nil && guid != "" {
-		c.checks.add(check{m, guid})
-	}
 }
 
 // sorted returns the keys of a map in order: nothing may depend on that of a map.

@@ -24,6 +24,7 @@ func (c *Core) exists(tx *state.Tx, id lrp.ID) bool {
 func (c *Core) decideAll(tx *state.Tx, t *turn) {
 	// Rows lie together by process: one walk is much faster than a search for each.
 	met := map[lrp.ID]struct{}{}
+	c.round++
 	var id lrp.ID
 	c.was = c.was[:0]
 	flush := func() {
@@ -58,6 +59,9 @@ func (c *Core) decide(tx *state.Tx, t *turn, id lrp.ID) {
 	var d *lrp.Desired
 	if got, ok := desired.Get(tx, string(id)); ok {
 		d = &got
+	}
+	if c.quiet(d, c.was) {
+		return
 	}
 	c.buf = append(c.buf[:0], c.was...)
 	for i := range c.buf {
@@ -108,6 +112,30 @@ func (c *Core) decide(tx *state.Tx, t *turn, id lrp.ID) {
 	}
 }
 
+// quiet tells, quickly, of most processes that there is nothing to decide: all that is wanted runs
+// as the rows say, on cells that stay.
+func (c *Core) quiet(d *lrp.Desired, list []lrp.Row) bool {
+	if d == nil || len(list) != d.Instances || len(c.avoid) > 0 {
+		return false
+	}
+	for i := range list {
+		r := &list[i]
+		if r.Index != i || r.State != lrp.Running {
+			return false
+		}
+		m := c.members[r.Cell]
+		if m == nil || m.lost || !m.synced || m.view.Draining {
+			return false
+		}
+		k := m.works[r.GUID]
+		if k == nil || !r.Knows(&k.status) {
+			return false
+		}
+		k.round = c.round
+	}
+	return true
+}
+
 // truth brings a row up to date with what its cells say.
 func (c *Core) truth(r *lrp.Row, now time.Time) {
 	if len(c.refused) > 0 {
@@ -127,6 +155,7 @@ func (c *Core) truth(r *lrp.Row, now time.Time) {
 		}
 		switch k := m.works[o.GUID]; {
 		case k != nil:
+			k.round = c.round
 			if !m.lost && !r.Knows(&k.status) {
 				*r = lrp.Step(*r, k.status, now)
 			}

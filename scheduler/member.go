@@ -38,6 +38,7 @@ type known struct {
 	reading  bool // its lines are being read
 	read     bool // to the last one
 	ended    bool
+	round    int       // of the walk that came by it last
 	keep     time.Time // not to be forgotten before
 }
 

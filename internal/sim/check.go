@@ -17,7 +17,7 @@ import (
 type observed struct {
 	rows  map[string]lrp.Row        // by key, as stored last
 	tasks map[string]scheduler.Task // by id, those that are over
-	runs  map[string]int            // how often the work of a task began, by its id
+	runs  map[string]int            // how often the work of a task began, by cell and id
 	exits map[string]int            // how works ended, as their cells know
 	stray map[string]time.Time      // works that nobody wants, and since when
 	sent  map[string]bool           // works that were sent once
@@ -44,11 +44,12 @@ func (o *observed) tells(e cell.Event) {
 	}
 }
 
-// ran: a work begins at most once. Under one id it is one placement.
-func (o *observed) ran(w *world, work *cell.Work) {
+// ran: a work begins at most once where it was placed.
+func (o *observed) ran(w *world, m *machine, work *cell.Work) {
 	if work.LRP == "" {
-		if o.runs[work.ID]++; o.runs[work.ID] > 1 && !o.excused[work.ID] {
-			w.problem("%s, a task, runs a second time", work.ID)
+		key := m.id + " " + work.ID
+		if o.runs[key]++; o.runs[key] > 1 && !o.excused[work.ID] {
+			w.problem("%s, a task, runs a second time", key)
 		}
 	}
 }

@@ -114,7 +114,7 @@ func (m *machine) runs(x *work) {
 	x.status.Phase, x.status.Since = cell.PhaseRunning, w.now
 	x.status.Addresses = []cell.Address{{Port: 8080, Host: m.id + ":" + x.w.ID}}
 	w.note("%s runs %s", m.id, x.w.ID)
-	w.watch.ran(w, &x.w)
+	w.watch.ran(w, m, &x.w)
 	m.emit(x)
 	if x.w.LRP == "" {
 		m.later(w.between(time.Second, 40*time.Second), x.w.ID, x, func() { m.finish(x, w.rng.IntN(2)) })
