@@ -122,12 +122,12 @@ func (w *wish) sticky(r *http.Request, names []string) {
 func (x *exchange) modify(res *http.Response) error {
 	res.Header.Set("X-Vcap-Request-Id", x.id)
 	x.upgraded = res.StatusCode == http.StatusSwitchingProtocols
-	b := x.used.backend.Load()
+	b := x.last
 	lost := x.wish.instance != "" && x.wish.instance != b.Instance
 	if len(res.Header["Set-Cookie"]) == 0 && !lost {
 		return nil
 	}
-	path := x.target.route.Path
+	path := x.to.route.Path
 	if path == "" {
 		path = "/"
 	}
