@@ -12,7 +12,7 @@ import (
 type edit struct {
 	t     Table
 	me    *owner
-	hosts map[*host]bool // that it made
+	hosts map[*host]bool // that it made; nil: all
 }
 
 // owner is who made a shard. It is not the edit itself, which then would live as long.
@@ -20,8 +20,10 @@ type owner struct{ _ byte }
 
 // edit begins a new table that has what t has.
 func (t *Table) edit() *edit {
-	e := &edit{t: Table{seed: t.seed, wild: t.wild, routes: t.routes, dir: slices.Clone(t.dir)}, me: new(owner), hosts: map[*host]bool{}}
-	if len(e.t.dir) == 0 {
+	e := &edit{t: Table{seed: t.seed, wild: t.wild, routes: t.routes, dir: slices.Clone(t.dir)}, me: new(owner)}
+	if len(e.t.dir) > 0 {
+		e.hosts = map[*host]bool{}
+	} else {
 		e.t.seed = maphash.MakeSeed()
 		e.t.dir = []*shard{{owner: e.me}}
 	}
@@ -42,7 +44,7 @@ func (e *edit) put(from *Route, join bool) {
 	r := *from
 	key, path, wild := splitRoute(&r)
 	r.Backends = r.Backends[:len(r.Backends):len(r.Backends)]
-	h := e.host(key, wild)
+	h := e.host(key, &r, wild)
 	was := h.paths[path]
 	if path == "" && h.known {
 		was = &h.whole
@@ -51,24 +53,27 @@ func (e *edit) put(from *Route, join bool) {
 		e.t.routes++
 	} else {
 		if join {
-			r.Backends = append(was.route.Backends, r.Backends...)
+			r.Backends = append(was.backends, r.Backends...)
 		}
 		if !r.Options.valid() || join && r.Options == (Options{}) {
-			r.Options = was.route.Options
+			r.Options = was.balance()
 		}
 	}
 	if !r.Options.valid() {
 		r.Options = Options{}
 	}
+	x := &h.whole
 	if path == "" {
-		h.known, h.whole.route = true, r
-		return
+		h.known = true
+	} else {
+		if h.paths == nil {
+			h.paths = map[string]*target{}
+		}
+		x = &target{}
+		h.paths[path] = x
+		h.longest = max(h.longest, int32(len(path)))
 	}
-	if h.paths == nil {
-		h.paths = map[string]*target{}
-	}
-	h.paths[path] = &target{route: r}
-	h.longest = max(h.longest, len(path))
+	x.set(&r)
 }
 
 func (e *edit) remove(from *Route) {
@@ -80,14 +85,15 @@ func (e *edit) remove(from *Route) {
 		return
 	}
 	e.t.routes--
-	h = e.host(key, wild)
+	h = e.host(key, &r, wild)
 	if path == "" {
-		h.known, h.whole.route = false, Route{}
+		h.known = false
+		h.whole.set(&Route{Host: r.Host})
 	} else {
 		delete(h.paths, path)
 		h.longest = 0
 		for p := range h.paths {
-			h.longest = max(h.longest, len(p))
+			h.longest = max(h.longest, int32(len(p)))
 		}
 	}
 	if !h.known && len(h.paths) == 0 {
@@ -99,14 +105,17 @@ func (e *edit) remove(from *Route) {
 }
 
 // host returns a host that may be changed. If it is new it has no routes.
-func (e *edit) host(key string, wild bool) *host {
+func (e *edit) host(key string, r *Route, wild bool) *host {
 	hash := maphash.String(e.t.seed, key)
 	old := e.t.host(hash, key)
-	if e.hosts[old] {
+	if old != nil && (e.hosts == nil || e.hosts[old]) {
 		return old
 	}
-	h := &host{name: key}
-	e.hosts[h] = true
+	h := &host{}
+	h.setName(r)
+	if e.hosts != nil {
+		e.hosts[h] = true
+	}
 	s := e.shard(hash)
 	if old == nil {
 		if wild {
@@ -120,7 +129,7 @@ func (e *edit) host(key string, wild bool) *host {
 		return h
 	}
 	h.known, h.longest, h.paths = old.known, old.longest, maps.Clone(old.paths)
-	h.whole.route = old.whole.route
+	h.whole.backends, h.whole.options = old.whole.backends, old.whole.options
 	for i := hash >> (64 - shardBits); ; i++ {
 		if x := &s.slots[i%shardSize]; x.host == old {
 			x.host = h
@@ -195,39 +204,34 @@ func (e *edit) drop(hash uint64, h *host) {
 // diff returns the targets that only the new table has, and those that only the old one has.
 // It looks at the shards alone that the two do not share.
 func diff(old, now *Table) (came, gone []*target) {
-	before := map[*host]bool{}
-	oldOnly(old, now, func(h *host) { before[h] = true })
-	same := map[*target]bool{}
-	for h := range before {
-		for x := range h.targets() {
-			same[x] = false
-		}
-	}
-	oldOnly(now, old, func(h *host) {
-		for x := range h.targets() {
-			if _, ok := same[x]; ok {
-				same[x] = true
-			} else {
-				came = append(came, x)
-			}
-		}
-	})
-	for x, both := range same {
-		if !both {
-			gone = append(gone, x)
-		}
-	}
+	now.without(old, func(x *target) { came = append(came, x) })
+	old.without(now, func(x *target) { gone = append(gone, x) })
 	return came, gone
 }
 
-// oldOnly calls visit for the hosts in those shards of a that b does not have in their place.
-func oldOnly(a, b *Table, visit func(*host)) {
-	for i, s := range a.dir {
-		if i >= 1<<s.bits || len(b.dir) > 0 && b.dir[i&(len(b.dir)-1)] == s {
+// without visits the targets that the other table does not have.
+func (t *Table) without(other *Table, visit func(*target)) {
+	kin := len(other.dir) > 0 && other.seed == t.seed
+	for i, s := range t.dir {
+		if i >= 1<<s.bits || kin && other.dir[i&(len(other.dir)-1)] == s {
 			continue
 		}
-		for h := range s.hosts() {
-			visit(h)
+		for _, e := range s.slots {
+			if e.host == nil {
+				continue
+			}
+			var twin *host
+			if kin {
+				twin = other.host(e.hash, e.host.key())
+			}
+			if twin == e.host {
+				continue
+			}
+			for x := range e.host.targets() {
+				if twin == nil || twin.paths[x.path] != x {
+					visit(x)
+				}
+			}
 		}
 	}
 }

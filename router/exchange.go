@@ -148,7 +148,7 @@ func (x *exchange) pick() (*pool, error) {
 
 // take counts the request in at the backend that the route's options choose of those that fit.
 func (x *exchange) take(fit func(*pool) bool) (p *pool, full bool) {
-	o := &x.to.route.Options
+	o := &x.to.options
 	c := choice{from: x.turn, by: o.LoadBalancing, fit: fit}
 	if c.by == Hash {
 		if v := x.in.Header.Get(o.HashHeader); v != "" {

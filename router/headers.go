@@ -127,7 +127,7 @@ func (x *exchange) modify(res *http.Response) error {
 	if len(res.Header["Set-Cookie"]) == 0 && !lost {
 		return nil
 	}
-	path := x.to.route.Path
+	path := x.to.path
 	if path == "" {
 		path = "/"
 	}

@@ -81,11 +81,32 @@ func (o Options) valid() bool {
 	return false
 }
 
-// target is a Route that is ready for use. But for what it knows of the Routers that use it,
-// it never changes.
+// target is a Route that is ready for use, small, for there may be very many. But for what it
+// knows of the Routers that use it, it never changes.
 type target struct {
-	route Route
-	users users
+	host, path string
+	backends   []Backend
+	options    *Options // nil: the zero ones
+	users      users
+}
+
+func (x *target) set(r *Route) {
+	x.host, x.path, x.backends, x.options = r.Host, r.Path, r.Backends, nil
+	if r.Options != (Options{}) {
+		o := r.Options
+		x.options = &o
+	}
+}
+
+func (x *target) route() Route {
+	return Route{Host: x.host, Path: x.path, Backends: x.backends, Options: x.balance()}
+}
+
+func (x *target) balance() Options {
+	if x.options == nil {
+		return Options{}
+	}
+	return *x.options
 }
 
 // Change is what happens to one host and path of a table.

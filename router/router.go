@@ -124,11 +124,11 @@ func (r *Router) SetTable(t *Table) {
 
 // serve makes what the router needs for a route that is new.
 func (r *Router) serve(x *target) *serving {
-	s := &serving{router: r, route: &x.route, pools: make([]*pool, len(x.route.Backends))}
+	s := &serving{router: r, options: x.balance(), path: x.path, pools: make([]*pool, len(x.backends))}
 	// Routes change often; were the first backend always the first, it would get most.
 	s.turn.Store(rand.Uint32())
-	for i := range x.route.Backends {
-		b := &x.route.Backends[i]
+	for i := range x.backends {
+		b := &x.backends[i]
 		id := b.identity()
 		p := r.pools[id]
 		if p == nil {

@@ -8,11 +8,12 @@ import (
 
 // serving is what one Router has for one target.
 type serving struct {
-	router *Router
-	route  *Route
-	pools  []*pool // in the order of the route's backends
-	turn   atomic.Uint32
-	next   atomic.Pointer[serving] // of another Router
+	router  *Router
+	options Options
+	path    string
+	pools   []*pool // in the order of the route's backends
+	turn    atomic.Uint32
+	next    atomic.Pointer[serving] // of another Router
 }
 
 // users is the Routers that use a target: one nearly always.
@@ -105,7 +106,7 @@ func (s *serving) choose(c choice) (at int, full bool) {
 // limit returns how many requests in flight a backend may have before another one is taken
 // for a value's hash.
 func (s *serving) limit() int64 {
-	f := s.route.Options.HashBalance
+	f := s.options.HashBalance
 	if f < 1 {
 		return 0
 	}

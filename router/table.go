@@ -41,14 +41,35 @@ type slot struct {
 }
 
 // host is the routes of one host. Most have one only, without a path: it stands in the host
-// itself, for with many routes each step through memory costs more than all else.
+// itself, as does a name that is not too long, for with many routes each step through memory
+// costs more than all else. It is two cache lines long.
 type host struct {
-	name    string             // lower case; "*.example.com" stands as ".example.com"
-	longest int                // bytes of the longest path
+	paths   map[string]*target // but for whole
+	longest int32              // bytes of the longest path
 	known   bool               // whole is a route
-	paths   map[string]*target // the others
+	n       uint8              // bytes of near; far: the name is whole.host's
+	near    [34]byte           // the name, in lower case
 	whole   target             // without a path
 }
+
+const far = 255 // as host.n: the name has no room
+
+func (h *host) setName(r *Route) {
+	h.whole.host, h.n = r.Host, far
+	if key := strings.TrimPrefix(r.Host, "*"); len(key) <= len(h.near) {
+		h.n = uint8(copy(h.near[:], key))
+	}
+}
+
+// is compares the name; that of "*.example.com" is ".example.com".
+func (h *host) is(name string) bool {
+	if h.n != far {
+		return string(h.near[:h.n]) == name
+	}
+	return h.key() == name
+}
+
+func (h *host) key() string { return strings.TrimPrefix(h.whole.host, "*") }
 
 // NewTable makes a table. Of two routes with the same host and path, the backends are put
 // together, and the Options of the last one that has valid ones count. The caller must not
@@ -83,7 +104,7 @@ func (t *Table) Len() int { return t.routes }
 func (t *Table) All() iter.Seq[Route] {
 	return func(yield func(Route) bool) {
 		for x := range t.targets() {
-			if !yield(x.route) {
+			if !yield(x.route()) {
 				return
 			}
 		}
@@ -138,7 +159,7 @@ func (t *Table) Lookup(host, path string) (Route, bool) {
 	if x == nil {
 		return Route{}, false
 	}
-	return x.route, true
+	return x.route(), true
 }
 
 func (t *Table) find(name, path string) *target {
@@ -188,7 +209,7 @@ func (t *Table) host(hash uint64, name string) *host {
 	s := t.dir[hash&uint64(len(t.dir)-1)]
 	for i := hash >> (64 - shardBits); ; i++ {
 		e := &s.slots[i%shardSize]
-		if e.host == nil || e.hash == hash && e.host.name == name {
+		if e.host == nil || e.hash == hash && e.host.is(name) {
 			return e.host
 		}
 	}
@@ -198,11 +219,11 @@ func (t *Table) host(hash uint64, name string) *host {
 func (h *host) find(path string) *target {
 	if h.longest > 0 {
 		// What is longer than any route can't match: so a path of a million slashes costs nothing.
-		if len(path) > h.longest {
-			if path[h.longest] == '/' {
-				path = path[:h.longest]
+		if n := int(h.longest); len(path) > n {
+			if path[n] == '/' {
+				path = path[:n]
 			} else {
-				path = path[:max(0, strings.LastIndexByte(path[:h.longest], '/'))]
+				path = path[:max(0, strings.LastIndexByte(path[:n], '/'))]
 			}
 		}
 		for path != "" {
