@@ -219,6 +219,9 @@ func (x *exchange) failed(w http.ResponseWriter, req *http.Request, err error) {
 	var big *http.MaxBytesError
 	client := x.body.failed()
 	_, network := client.(net.Error)
+	if client != nil {
+		w.Header().Set("Connection", "close") // nobody knows where the next request begins
+	}
 	switch {
 	case errors.Is(client, os.ErrDeadlineExceeded):
 		x.refuse(w, http.StatusRequestTimeout, "", "The body of the request did not arrive in time.")

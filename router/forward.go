@@ -23,6 +23,7 @@ func (x *exchange) forward(w http.ResponseWriter) {
 		duplex = rc.EnableFullDuplex() == nil
 	}
 	sent := x.body
+	w = x.patient(w)
 	proxy := httputil.ReverseProxy{
 		Rewrite: x.rewrite, Transport: x, ModifyResponse: x.modify, ErrorHandler: x.failed,
 		BufferPool: &x.router.buffers, ErrorLog: discard,
@@ -35,8 +36,12 @@ func (x *exchange) forward(w http.ResponseWriter) {
 		x.release()
 		_ = rc.Flush()
 		sent.wait()
-		_ = x.in.Body.Close()
+		err := x.in.Body.Close()
 		sent.rest()
+		if (err != nil || sent.failed() != nil) && x.in.Context().Value(http.ServerContextKey) != nil {
+			// What comes on this connection might be the rest of the body, not a request.
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 
@@ -196,6 +201,42 @@ func (x *exchange) rewind() bool {
 	}
 	x.body = &body{from: from, rc: x.body.rc, patience: x.body.patience}
 	return true
+}
+
+// patient is the client as the router writes to it, which may take the response as slowly as
+// it likes, but not stop taking it.
+type patient struct {
+	http.ResponseWriter
+	rc       *http.ResponseController
+	patience time.Duration
+}
+
+func (x *exchange) patient(w http.ResponseWriter) http.ResponseWriter {
+	if x.router.conf.BodyTimeout < 0 {
+		return w
+	}
+	return &patient{w, http.NewResponseController(w), x.router.conf.BodyTimeout}
+}
+
+// Unwrap lets all else reach the server's writer.
+func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p *patient) Write(b []byte) (int, error) {
+	defer p.wait()()
+	return p.ResponseWriter.Write(b)
+}
+
+// FlushError is what http.ResponseController calls.
+func (p *patient) FlushError() error {
+	defer p.wait()()
+	return p.rc.Flush()
+}
+
+// wait sets the deadline and returns what takes it away: in HTTP/2 it would end a response
+// that only rests.
+func (p *patient) wait() func() {
+	_ = p.rc.SetWriteDeadline(time.Now().Add(p.patience)) // a writer without deadlines has none
+	return func() { _ = p.rc.SetWriteDeadline(time.Time{}) }
 }
 
 // touch is the body as one attempt sees it. Either the attempt begins to use it, or it is

@@ -121,6 +121,9 @@ func (w *wish) sticky(r *http.Request, names []string) {
 // that brings the client back to the instance.
 func (x *exchange) modify(res *http.Response) error {
 	res.Header.Set("X-Vcap-Request-Id", x.id)
+	if len(res.Trailer) > 0 && x.in.ProtoMajor == 1 {
+		res.Header.Del("Content-Length") // an app's HTTP/2 may have both, HTTP/1.1 either
+	}
 	x.upgraded = res.StatusCode == http.StatusSwitchingProtocols
 	b := x.last
 	lost := x.wish.instance != "" && x.wish.instance != b.Instance

@@ -288,6 +288,9 @@ func inform(w http.ResponseWriter, res *http.Response) {
 	}
 }
 
+// smallBody is what the client's connection takes without waiting.
+const smallBody = 16 << 10
+
 // reply passes the response on and gives the connection back.
 func (x *exchange) reply(w http.ResponseWriter, res *http.Response, c *quickConn) {
 	whole := false
@@ -312,6 +315,9 @@ func (x *exchange) reply(w http.ResponseWriter, res *http.Response, c *quickConn
 	if res.Body == http.NoBody || res.ContentLength == 0 {
 		whole = true
 		return
+	}
+	if res.ContentLength < 0 || res.ContentLength > smallBody {
+		w = x.patient(w)
 	}
 	err := x.copyBody(w, res, c.br)
 	if err != nil {

@@ -30,7 +30,9 @@ type Config struct {
 	// are others; 0: 30 s.
 	SkipFailed time.Duration
 	// BodyTimeout is how long a client may send nothing while more of its request's body is
-	// awaited; 0: 900 s. Then it is answered with status 408.
+	// awaited, or take nothing of the response; 0: 900 s, negative: for ever, and what
+	// deadlines the server sets are left alone. The first is answered with status 408, the
+	// second breaks the response off. Upgraded connections may rest as long as they like.
 	BodyTimeout time.Duration
 	// Zone is where the router runs: a request is first offered to backends of the same zone,
 	// if there are any; "": zones don't matter.
@@ -80,7 +82,7 @@ func New(c Config) *Router {
 	if c.SkipFailed <= 0 {
 		c.SkipFailed = 30 * time.Second
 	}
-	if c.BodyTimeout <= 0 {
+	if c.BodyTimeout == 0 {
 		c.BodyTimeout = 900 * time.Second
 	}
 	if c.StickyCookies == nil {
