@@ -121,13 +121,16 @@ func (w *wish) sticky(r *http.Request, names []string) {
 // that brings the client back to the instance.
 func (x *exchange) modify(res *http.Response) error {
 	res.Header.Set("X-Vcap-Request-Id", x.id)
+	if len(res.Trailer) > 0 && x.in.ProtoMajor == 1 {
+		res.Header.Del("Content-Length") // an app's HTTP/2 may have both, HTTP/1.1 either
+	}
 	x.upgraded = res.StatusCode == http.StatusSwitchingProtocols
-	b := x.used.backend.Load()
+	b := x.last
 	lost := x.wish.instance != "" && x.wish.instance != b.Instance
 	if len(res.Header["Set-Cookie"]) == 0 && !lost {
 		return nil
 	}
-	path := x.target.route.Path
+	path := x.to.path
 	if path == "" {
 		path = "/"
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -20,13 +21,25 @@ type Config struct {
 	// ResponseTimeout is how long a backend may take until the head of its response; 0: 900 s.
 	// What follows, and connections that were upgraded, may take for ever.
 	ResponseTimeout time.Duration
-	// MaxAttempts is how many backends one request is offered to at most; 0: 3.
+	// MaxAttempts is how many backends one request is offered to at most, each of them once;
+	// 0: 3, less: 1.
 	MaxAttempts int
 	// MaxRequests is how many requests one backend gets at the same time; 0: 500.
 	MaxRequests int
 	// SkipFailed is how long a backend that can't be reached is passed over while there
 	// are others; 0: 30 s.
 	SkipFailed time.Duration
+	// BodyTimeout is how long a client may send nothing while more of its request's body is
+	// awaited, or take nothing of the response; 0: 900 s, negative: for ever, and what
+	// deadlines the server sets are left alone. The first is answered with status 408, the
+	// second breaks the response off. Upgraded connections may rest as long as they like.
+	BodyTimeout time.Duration
+	// Zone is where the router runs: a request is first offered to backends of the same zone,
+	// if there are any; "": zones don't matter.
+	Zone string
+	// EmptyPool404 answers requests for a route without backends as if there were no such
+	// route, with status 404 instead of 503.
+	EmptyPool404 bool
 	// StickyCookies are the cookies with which an app asks that a client's requests go to
 	// the same instance; nil: JSESSIONID.
 	StickyCookies []string
@@ -43,16 +56,10 @@ type Router struct {
 	conf    Config
 	log     *slog.Logger
 	buffers buffers
-	now     atomic.Pointer[view]
+	now     atomic.Pointer[Table]
 
 	mu    sync.Mutex // serialises SetTable
 	pools map[identity]*pool
-}
-
-// view is a table and the connections of its backends.
-type view struct {
-	table *Table
-	pools []*pool // by the id of a backend
 }
 
 // New returns a Router that knows no routes.
@@ -63,14 +70,20 @@ func New(c Config) *Router {
 	if c.ResponseTimeout <= 0 {
 		c.ResponseTimeout = 900 * time.Second
 	}
-	if c.MaxAttempts <= 0 {
+	switch {
+	case c.MaxAttempts == 0:
 		c.MaxAttempts = 3
+	case c.MaxAttempts < 0:
+		c.MaxAttempts = 1
 	}
 	if c.MaxRequests <= 0 {
 		c.MaxRequests = 500
 	}
 	if c.SkipFailed <= 0 {
 		c.SkipFailed = 30 * time.Second
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = 900 * time.Second
 	}
 	if c.StickyCookies == nil {
 		c.StickyCookies = []string{"JSESSIONID"}
@@ -79,48 +92,79 @@ func New(c Config) *Router {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	r.now.Store(&view{table: &Table{}})
+	r.now.Store(&Table{})
 	return r
 }
 
 var _ http.Handler = (*Router)(nil)
 
-// SetTable swaps the table; nil: no routes. Requests that have begun go on with the old one.
+// SetTable swaps the table; nil: no routes. Requests that have begun go on with the backend
+// that they have, and go by the new table where they must be offered to another one.
 // Connections to backends that both tables have are kept, the others are closed as soon as
-// no request uses them.
+// no request uses them. It costs what a table does not share with the one before.
 func (r *Router) SetTable(t *Table) {
 	if t == nil {
 		t = &Table{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := &view{table: t, pools: make([]*pool, len(t.backends))}
-	kept := make(map[identity]*pool, len(t.backends))
-	for i, b := range t.backends {
-		id := b.identity()
-		p := r.pools[id]
-		if p == nil {
-			p = &pool{conf: &r.conf}
-		}
-		p.backend.Store(b)
-		v.pools[i], kept[id] = p, p
+	came, gone := diff(r.now.Load(), t)
+	for _, x := range came {
+		x.users.add(r.serve(x))
 	}
-	old := r.pools
-	r.pools = kept
-	r.now.Store(v)
-	for id, p := range old {
-		if kept[id] == nil {
-			p.leave()
+	r.now.Store(t)
+	for _, x := range gone {
+		s := x.users.remove(r)
+		for _, p := range s.pools {
+			if p.routes--; p.routes == 0 {
+				delete(r.pools, p.id)
+				p.leave()
+			}
 		}
 	}
 }
 
+// serve makes what the router needs for a route that is new.
+func (r *Router) serve(x *target) *serving {
+	s := &serving{router: r, options: x.balance(), path: x.path, pools: make([]*pool, len(x.backends))}
+	// Routes change often; were the first backend always the first, it would get most.
+	s.turn.Store(rand.Uint32())
+	for i := range x.backends {
+		b := &x.backends[i]
+		id := b.identity()
+		p := r.pools[id]
+		if p == nil {
+			p = newPool(&r.conf, id)
+			r.pools[id] = p
+		}
+		p.routes++
+		p.backend.Store(b)
+		s.pools[i] = p
+	}
+	return s
+}
+
+// find returns who serves a host and path now; nil: the route is unknown.
+func (r *Router) find(name, path string) *serving {
+	for {
+		t := r.now.Load()
+		x := t.find(name, path)
+		if x == nil {
+			return nil
+		}
+		if s := x.users.find(r); s != nil {
+			return s
+		}
+		// The table was swapped in between, and the route has no place in the new one.
+	}
+}
+
 // Table returns the table in use.
-func (r *Router) Table() *Table { return r.now.Load().table }
+func (r *Router) Table() *Table { return r.now.Load() }
 
 // ServeHTTP sends a request to a backend and its response back.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	x := &exchange{router: r, view: r.now.Load(), in: req}
+	x := &exchange{router: r, in: req}
 	if r.conf.AccessLog != nil {
 		rec, copied := newRecorder(w, req)
 		w, x.in = rec, copied
@@ -132,11 +176,18 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // buffers keeps the buffers that bodies are copied with.
 type buffers struct{ pool sync.Pool }
 
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
+type buffer = [32 << 10]byte
+
+func (b *buffers) get() *buffer {
+	if p, ok := b.pool.Get().(*buffer); ok {
+		return p
 	}
-	return make([]byte, 32<<10)
+	return new(buffer)
 }
 
-func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
+func (b *buffers) put(p *buffer) { b.pool.Put(p) }
+
+// Get and Put are what the library's proxy calls.
+func (b *buffers) Get() []byte { return b.get()[:] }
+
+func (b *buffers) Put(p []byte) { b.put((*buffer)(p)) }

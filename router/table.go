@@ -1,129 +1,154 @@
 package router
 
 import (
-	"context"
-	"math/rand/v2"
-	"net"
+	"hash/maphash"
+	"iter"
 	"strings"
-	"sync/atomic"
+	"unsafe"
 )
 
-// Backend is an instance that requests can be sent to.
-type Backend struct {
-	// App is the app's id: it is what X-CF-APP-INSTANCE names and the app is told as
-	// X-CF-ApplicationID.
-	App string
-	// Process is the process's id, which X-CF-PROCESS-INSTANCE names; "" if there is none.
-	Process string
-	// Instance is the instance's id, unique; Index its index.
-	Instance string
-	Index    int
-	// Addr is "host:port". It may be anything if Dial is set.
-	Addr string
-	// Dial opens a connection; nil: TCP to Addr. Two Backends that differ in nothing else
-	// share connections.
-	Dial func(ctx context.Context) (net.Conn, error)
-}
-
-// identity is what must be equal for two Backends to be the same one.
-type identity struct {
-	app, process, instance, addr string
-	index                        int
-}
-
-func (b *Backend) identity() identity {
-	return identity{b.App, b.Process, b.Instance, b.Addr, b.Index}
-}
-
-// Route is a host and path, and who serves it.
-type Route struct {
-	// Host is a name without port, in any case: "shop.example.com", or "*.example.com" for
-	// all names that end so and have no route of their own.
-	Host string
-	// Path is "" or begins with a slash: "/api" serves /api and all below it, but not
-	// /apis. Case matters.
-	Path string
-	// Backends may be none: the route is known, and answered with status 503.
-	Backends []Backend
-}
-
-// Table is which routes there are. It is immutable. The zero Table has none.
+// Table is which routes there are. It is immutable; tables that come of one another by With
+// share what is equal. The zero Table has no routes.
+//
+// It is a hash table whose parts, the shards, are found through a directory by the first bits
+// of the hash of a host. A shard that is full is split in two, and the directory doubled
+// where it must be, so that a change costs a copy of the directory and of one shard.
 type Table struct {
-	hosts    map[string]host // "*.example.com" stands as ".example.com"
-	wild     bool
-	backends []*Backend
+	seed   maphash.Seed
+	dir    []*shard // by the lowest bits of the hash; its length is 0 or a power of two
+	wild   int      // hosts that begin with "*"
+	routes int
 }
 
-// host is the routes of one host. Most have one only, without a path: it stands here itself,
-// for with many routes each step through memory costs more than all else.
+const (
+	shardBits = 7
+	shardSize = 1 << shardBits
+	shardFull = shardSize * 3 / 4
+)
+
+// shard has the hosts whose hashes have the lowest bits in common. A host stands at the place
+// that the highest bits say, or at the next free one after it.
+type shard struct {
+	owner *owner // whose edit may change it; all else may not
+	n     int
+	bits  int // how many of the lowest bits are common
+	slots [shardSize]slot
+}
+
+type slot struct {
+	hash uint64
+	host *host
+}
+
+// host is the routes of one host. Most have one only, without a path: it stands in the host
+// itself, as does a name that is not too long, for with many routes each step through memory
+// costs more than all else. It is two cache lines long.
 type host struct {
-	whole   *target            // without a path; nil: none
-	paths   map[string]*target // the others
-	longest int                // bytes of the longest path
+	paths   map[string]*target // but for whole
+	longest int32              // bytes of the longest path
+	known   bool               // whole is a route
+	n       uint8              // bytes of near; far: the name is whole.host's
+	near    [34]byte           // the name, in lower case
+	whole   target             // without a path
 }
 
-func (h *host) at(path string) *target {
-	if path == "" {
-		return h.whole
+const far = 255 // as host.n: the name has no room
+
+func (h *host) setName(r *Route) {
+	h.whole.host, h.n = r.Host, far
+	if key := strings.TrimPrefix(r.Host, "*"); len(key) <= len(h.near) {
+		h.n = uint8(copy(h.near[:], key))
 	}
-	return h.paths[path]
 }
 
-func (h *host) put(path string, x *target) {
-	if path == "" {
-		h.whole = x
-		return
+// is compares the name; that of "*.example.com" is ".example.com".
+func (h *host) is(name string) bool {
+	if h.n != far {
+		return string(h.near[:h.n]) == name
 	}
-	if h.paths == nil {
-		h.paths = map[string]*target{}
-	}
-	h.paths[path] = x
-	h.longest = max(h.longest, len(path))
+	return h.key() == name
 }
 
-// target is a Route that is ready for use.
-type target struct {
-	route Route
-	ids   []int         // of Table.backends, in the order of route.Backends
-	turn  atomic.Uint32 // whose turn it is
-}
+func (h *host) key() string { return strings.TrimPrefix(h.whole.host, "*") }
 
 // NewTable makes a table. Of two routes with the same host and path, the backends are put
-// together. The caller must not change the routes' Backends any more.
+// together, and the Options of the last one that has valid ones count. The caller must not
+// change the routes' Backends any more.
 func NewTable(routes []Route) *Table {
-	t := &Table{hosts: make(map[string]host, len(routes))}
-	known := map[identity]int{}
-	for _, r := range routes {
-		r.Host = strings.TrimSuffix(strings.ToLower(r.Host), ".")
-		r.Path = strings.TrimRight(r.Path, "/")
-		key, wild := strings.CutPrefix(r.Host, "*")
-		t.wild = t.wild || wild
-		h := t.hosts[key]
-		x := h.at(r.Path)
-		if x == nil {
-			x = &target{route: Route{Host: r.Host, Path: r.Path}}
-			// Tables come often; were the first backend always the first, it would get most.
-			x.turn.Store(rand.Uint32())
-			h.put(r.Path, x)
-			t.hosts[key] = h
-		}
-		for i := range r.Backends {
-			b := &r.Backends[i]
-			id, ok := known[b.identity()]
-			if !ok {
-				id = len(t.backends)
-				known[b.identity()] = id
-				t.backends = append(t.backends, b)
-			}
-			x.ids = append(x.ids, id)
-		}
-		if x.route.Backends == nil {
-			x.route.Backends = r.Backends[:len(r.Backends):len(r.Backends)]
+	e := (&Table{}).edit()
+	for i := range routes {
+		e.put(&routes[i], true)
+	}
+	return &e.t
+}
+
+// With returns a table with the changes made, in their order. It costs what changed, and a
+// copy of 8 bytes for each hundred routes or so; a route with a path costs a copy of the
+// other paths of its host too. The caller must not change the routes' Backends any more.
+func (t *Table) With(changes ...Change) *Table {
+	e := t.edit()
+	for i := range changes {
+		if changes[i].Gone {
+			e.remove(&changes[i].Route)
 		} else {
-			x.route.Backends = append(x.route.Backends, r.Backends...)
+			e.put(&changes[i].Route, false)
 		}
 	}
-	return t
+	return &e.t
+}
+
+// Len returns the number of routes.
+func (t *Table) Len() int { return t.routes }
+
+// All returns the routes, in no order.
+func (t *Table) All() iter.Seq[Route] {
+	return func(yield func(Route) bool) {
+		for x := range t.targets() {
+			if !yield(x.route()) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table) targets() iter.Seq[*target] {
+	return func(yield func(*target) bool) {
+		for i, s := range t.dir {
+			if i >= 1<<s.bits { // it came before
+				continue
+			}
+			for h := range s.hosts() {
+				for x := range h.targets() {
+					if !yield(x) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+func (s *shard) hosts() iter.Seq[*host] {
+	return func(yield func(*host) bool) {
+		for i := range s.slots {
+			if h := s.slots[i].host; h != nil && !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+func (h *host) targets() iter.Seq[*target] {
+	return func(yield func(*target) bool) {
+		if h.known && !yield(&h.whole) {
+			return
+		}
+		for _, x := range h.paths {
+			if !yield(x) {
+				return
+			}
+		}
+	}
 }
 
 // Lookup returns the route that serves a host (a port, the case and a final dot don't
@@ -134,10 +159,13 @@ func (t *Table) Lookup(host, path string) (Route, bool) {
 	if x == nil {
 		return Route{}, false
 	}
-	return x.route, true
+	return x.route(), true
 }
 
 func (t *Table) find(name, path string) *target {
+	if len(t.dir) == 0 {
+		return nil
+	}
 	name = strings.TrimSuffix(bareHost(name), ".")
 	var lower [255]byte // the longest name that DNS has
 	for i := 0; i < len(name); i++ {
@@ -145,23 +173,30 @@ func (t *Table) find(name, path string) *target {
 			if len(name) > len(lower) {
 				return nil
 			}
-			low := lower[:len(name)]
-			for j := range low {
-				low[j] = name[j]
-				if c := name[j]; 'A' <= c && c <= 'Z' {
-					low[j] = c + 'a' - 'A'
+			copy(lower[:], name)
+			for j := i; j < len(name); j++ {
+				if c := lower[j]; 'A' <= c && c <= 'Z' {
+					lower[j] = c + 'a' - 'A'
 				}
 			}
-			return t.findLower(low, path)
+			name = unsafe.String(&lower[0], len(name)) // which nobody keeps
+			break
 		}
 	}
-	if x := t.hosts[name].find(path); x != nil || !t.wild {
-		return x
+	if h := t.host(maphash.String(t.seed, name), name); h != nil {
+		if x := h.find(path); x != nil {
+			return x
+		}
+	}
+	if t.wild == 0 {
+		return nil
 	}
 	for i := strings.IndexByte(name, '.'); i >= 0; {
 		name = name[i:]
-		if x := t.hosts[name].find(path); x != nil {
-			return x
+		if h := t.host(maphash.String(t.seed, name), name); h != nil {
+			if x := h.find(path); x != nil {
+				return x
+			}
 		}
 		if i = strings.IndexByte(name[1:], '.'); i >= 0 {
 			i++
@@ -170,42 +205,38 @@ func (t *Table) find(name, path string) *target {
 	return nil
 }
 
-// findLower does what find does after lowering, with bytes, as a map look-up with
-// string(bytes) allocates nothing.
-func (t *Table) findLower(name []byte, path string) *target {
-	if x := t.hosts[string(name)].find(path); x != nil || !t.wild {
-		return x
-	}
-	for i, c := range name {
-		if c == '.' {
-			if x := t.hosts[string(name[i:])].find(path); x != nil {
-				return x
-			}
+func (t *Table) host(hash uint64, name string) *host {
+	s := t.dir[hash&uint64(len(t.dir)-1)]
+	for i := hash >> (64 - shardBits); ; i++ {
+		e := &s.slots[i%shardSize]
+		if e.host == nil || e.hash == hash && e.host.is(name) {
+			return e.host
 		}
 	}
-	return nil
 }
 
 // find returns the longest path that is a prefix, by whole segments.
-func (h host) find(path string) *target {
-	if h.longest == 0 {
-		return h.whole
-	}
-	// What is longer than any route can't match: so a path of a million slashes costs nothing.
-	if len(path) > h.longest {
-		if path[h.longest] == '/' {
-			path = path[:h.longest]
-		} else {
-			path = path[:max(0, strings.LastIndexByte(path[:h.longest], '/'))]
+func (h *host) find(path string) *target {
+	if h.longest > 0 {
+		// What is longer than any route can't match: so a path of a million slashes costs nothing.
+		if n := int(h.longest); len(path) > n {
+			if path[n] == '/' {
+				path = path[:n]
+			} else {
+				path = path[:max(0, strings.LastIndexByte(path[:n], '/'))]
+			}
+		}
+		for path != "" {
+			if x := h.paths[path]; x != nil {
+				return x
+			}
+			path = path[:max(0, strings.LastIndexByte(path, '/'))]
 		}
 	}
-	for path != "" {
-		if x := h.paths[path]; x != nil {
-			return x
-		}
-		path = path[:max(0, strings.LastIndexByte(path, '/'))]
+	if h.known {
+		return &h.whole
 	}
-	return h.whole
+	return nil
 }
 
 // bareHost takes the port off.

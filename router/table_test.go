@@ -2,11 +2,14 @@ package router_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/router"
 )
@@ -117,16 +120,136 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkSetTable makes a table anew and swaps it, as is done for each change.
+// BenchmarkSetTable swaps the table: one that is made anew, and one that has the backends of
+// one route changed.
 func BenchmarkSetTable(b *testing.B) {
 	for _, n := range []int{100, 1000, 10_000, 100_000} {
-		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+		routes := manyRoutes(n)
+		b.Run(fmt.Sprintf("routes=%d/new", n), func(b *testing.B) {
 			r := router.New(router.Config{})
-			routes := manyRoutes(n)
 			b.ReportAllocs()
 			for b.Loop() {
 				r.SetTable(router.NewTable(routes))
 			}
 		})
+		b.Run(fmt.Sprintf("routes=%d/with", n), func(b *testing.B) {
+			r := router.New(router.Config{})
+			r.SetTable(router.NewTable(routes))
+			c := router.Change{Route: routes[n/3]}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c.Route.Backends = []router.Backend{{Instance: "new", Index: i % 2}}
+				r.SetTable(r.Table().With(c))
+			}
+		})
 	}
+}
+
+// TestChanges makes tables by changes of chance and compares each with one that is made of
+// the same routes at once. Tables that others were made from must stay what they were.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(7, 7))
+	now, want := &router.Table{}, map[string]router.Route{}
+	type version struct {
+		table *router.Table
+		want  map[string]router.Route
+	}
+	var versions []version
+	r := router.New(router.Config{})
+	for range 300 {
+		var changes []router.Change
+		for range 1 + rnd.IntN(40) {
+			route := router.Route{Host: fmt.Sprintf("app-%d.example.com", rnd.IntN(1500))}
+			switch rnd.IntN(4) {
+			case 0:
+				route.Path = fmt.Sprintf("/%d", rnd.IntN(4))
+			case 1:
+				route.Host = "*." + route.Host
+			case 2:
+				route.Host = strings.Repeat("long-", 8) + route.Host
+			}
+			route.Backends = []router.Backend{{Instance: fmt.Sprint(rnd.IntN(50))}}
+			gone := rnd.IntN(3) == 0
+			changes = append(changes, router.Change{Route: route, Gone: gone})
+			if gone {
+				delete(want, route.Host+route.Path)
+			} else {
+				want[route.Host+route.Path] = route
+			}
+		}
+		now = now.With(changes...)
+		r.SetTable(now)
+		versions = append(versions, version{now, maps.Clone(want)})
+	}
+	for _, v := range versions {
+		got := map[string]router.Route{}
+		for x := range v.table.All() {
+			got[x.Host+x.Path] = x
+		}
+		require.Equal(t, v.want, got)
+		require.Equal(t, len(v.want), v.table.Len())
+	}
+	all := slices.Collect(maps.Values(want))
+	fresh := router.NewTable(all)
+	require.Equal(t, len(all), fresh.Len())
+	for range 5000 {
+		host := fmt.Sprintf("%sapp-%d.example.com", []string{"", "a.", "b.a.", strings.Repeat("long-", 8)}[rnd.IntN(4)], rnd.IntN(1600))
+		path := fmt.Sprintf("/%d/x", rnd.IntN(5))
+		a, foundA := now.Lookup(host, path)
+		b, foundB := fresh.Lookup(host, path)
+		require.Equal(t, a, b)
+		require.Equal(t, foundA, foundB)
+	}
+	var out []router.Change
+	for _, x := range all {
+		out = append(out, router.Change{Route: x, Gone: true}, router.Change{Route: x, Gone: true})
+	}
+	empty := now.With(out...)
+	assert.Zero(t, empty.Len())
+	_, found := empty.Lookup("a.app-1.example.com", "/")
+	assert.False(t, found)
+	r.SetTable(empty)
+	assert.Zero(t, r.Pools(), "every backend has left")
+}
+
+// TestOneTableInTwoRouters holds that a table may be used by several routers, each with
+// turns of its own.
+func TestOneTableInTwoRouters(t *testing.T) {
+	t.Parallel()
+	table := router.NewTable(manyRoutes(10))
+	one, two := router.New(router.Config{}), router.New(router.Config{})
+	one.SetTable(table)
+	two.SetTable(table)
+	assert.Equal(t, 5, one.Pools())
+	assert.Equal(t, 5, two.Pools())
+	one.SetTable(nil)
+	assert.Zero(t, one.Pools())
+	assert.Equal(t, 5, two.Pools())
+	two.SetTable(table)
+	assert.Equal(t, 5, two.Pools())
+	two.SetTable(nil)
+	assert.Zero(t, two.Pools())
+}
+
+// TestOptionsOfRoutes holds that the last valid options count, and that invalid ones leave
+// what was.
+func TestOptionsOfRoutes(t *testing.T) {
+	t.Parallel()
+	route := func(by string) router.Route {
+		return router.Route{Host: "a", Options: router.Options{LoadBalancing: by}}
+	}
+	options := func(t *router.Table) string {
+		r, _ := t.Lookup("a", "/")
+		return r.Options.LoadBalancing
+	}
+	table := router.NewTable([]router.Route{route(router.Hash), route(router.LeastConnection), route("by-dice"), {Host: "a"}})
+	assert.Equal(t, router.LeastConnection, options(table))
+	table = table.With(router.Change{Route: route("by-dice")})
+	assert.Equal(t, router.LeastConnection, options(table))
+	table = table.With(router.Change{Route: route(router.RoundRobin)}, router.Change{Route: route(router.Hash)})
+	assert.Equal(t, router.Hash, options(table))
+	table = table.With(router.Change{Route: route("")})
+	assert.Empty(t, options(table))
+	assert.Empty(t, options(router.NewTable([]router.Route{route("by-dice")})))
 }

@@ -49,6 +49,27 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		{"RequestLimit", testLimit},
 		{"TableSwapClosesConnections", testSwap},
 		{"ClientLeaves", testClientLeaves},
+		{"RetryTable", testRetryTable},
+		{"NumberOfAttempts", testAttempts},
+		{"BackendThatComesMeanwhile", testComesMeanwhile},
+		{"LeastConnection", testLeastConnection},
+		{"Hash", testHash},
+		{"HashBalance", testHashBalance},
+		{"Zone", testZone},
+		{"EmptyPool", testEmptyPool},
+		{"StickyAttributes", testStickyAttributes},
+		{"StickyInstanceFails", testStickyFails},
+		{"Drain", testDrain},
+		{"Protocols", testProtocols},
+		{"EarlyHints", testEarlyHints},
+		{"Continue", testContinue},
+		{"BigBodies", testBigBodies},
+		{"SlowBody", testSlowBody},
+		{"ClientThatDoesNotRead", testNoReader},
+		{"ConnectionHeader", testConnectionHeader},
+		{"UnsolicitedResponse", testUnsolicited},
+		{"StaleConnection", testStale},
+		{"Smuggling", testSmuggling},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.test(t, &house{t: t, open: open}) })
@@ -61,13 +82,23 @@ type house struct {
 	open  func(t *testing.T, c router.Config) Handler
 	front *httptest.Server
 	h     Handler
+	wrap  func(http.Handler) http.Handler // what stands before the router; nil: nothing
+}
+
+func (h *house) wrapped() http.Handler {
+	if h.wrap == nil {
+		return h.h
+	}
+	return h.wrap(h.h)
 }
 
 func (h *house) start(c router.Config, routes ...router.Route) {
 	h.t.Helper()
 	h.h = h.open(h.t, c)
 	h.h.SetTable(router.NewTable(routes))
-	h.front = httptest.NewServer(h.h)
+	h.front = httptest.NewUnstartedServer(nil)
+	h.front.Config = router.NewServer(h.wrapped(), router.ServerConfig{})
+	h.front.Start()
 	h.t.Cleanup(func() {
 		h.front.Close()
 		h.h.SetTable(nil)
@@ -76,9 +107,14 @@ func (h *house) start(c router.Config, routes ...router.Route) {
 
 // app starts an instance.
 func (h *house) app(index int, serve http.HandlerFunc) router.Backend {
+	b, _ := h.appThatStops(index, serve)
+	return b
+}
+
+func (h *house) appThatStops(index int, serve http.HandlerFunc) (b router.Backend, stop func()) {
 	s := httptest.NewServer(serve)
 	h.t.Cleanup(s.Close)
-	return backend(index, strings.TrimPrefix(s.URL, "http://"))
+	return backend(index, strings.TrimPrefix(s.URL, "http://")), s.Close
 }
 
 func backend(index int, addr string) router.Backend {
@@ -112,9 +148,18 @@ func (h *house) get(host, path string, header ...string) answer {
 
 func (h *house) send(method, host, path string, body io.Reader, header ...string) answer {
 	h.t.Helper()
+	a, err := h.try(method, host, path, body, header...)
+	if err != nil {
+		h.t.Errorf("%s %s%s: %v", method, host, path, err)
+	}
+	return a
+}
+
+// try is send for those who know what to do with an error.
+func (h *house) try(method, host, path string, body io.Reader, header ...string) (answer, error) {
 	req, err := http.NewRequestWithContext(h.t.Context(), method, h.front.URL+path, body)
 	if err != nil {
-		h.t.Fatal(err)
+		return answer{}, err
 	}
 	req.Host = host
 	for i := 0; i < len(header); i += 2 {
@@ -122,14 +167,14 @@ func (h *house) send(method, host, path string, body io.Reader, header ...string
 	}
 	res, err := h.front.Client().Transport.RoundTrip(req)
 	if err != nil {
-		h.t.Fatalf("%s %s%s: %v", method, host, path, err)
+		return answer{}, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
-		h.t.Fatalf("%s %s%s: read the response: %v", method, host, path, err)
+		return answer{}, fmt.Errorf("read the response: %w", err)
 	}
-	return answer{res.StatusCode, res.Header, string(text)}
+	return answer{res.StatusCode, res.Header, string(text)}, nil
 }
 
 func (h *house) want(got answer, status int, reason, body string) {

@@ -1,0 +1,402 @@
+package router
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// This file is the short way of a request without a body that does no harm when it is sent
+// twice: most requests are such. The library's proxy and transport can do more, but copy the
+// request twice and pass it through two other goroutines. Here one goroutine writes the head
+// and reads the response, which the library parses. What is in any way unusual goes by
+// forward instead.
+
+// quickRequest tells whether a request may go the short way.
+func quickRequest(in *http.Request) bool {
+	switch in.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		return false
+	}
+	if in.ContentLength != 0 || len(in.TransferEncoding) > 0 || len(in.Trailer) > 0 {
+		return false
+	}
+	h := in.Header
+	return h["Upgrade"] == nil && h["Expect"] == nil && h["Te"] == nil
+}
+
+// quick offers the request to backends; false: nothing was sent, and forward must go on.
+func (x *exchange) quick(w http.ResponseWriter) bool {
+	for {
+		p, err := x.pick()
+		if err != nil {
+			if x.err == nil {
+				x.err = err
+			}
+			x.failed(w, x.in, x.err)
+			return true
+		}
+		x.last = p.backend.Load()
+		c, fresh := (*quickConn)(nil), false
+		if x.last.Protocol != "http2" {
+			c, fresh, err = p.connect(x.in.Context(), false)
+		}
+		if err == nil {
+			if c == nil {
+				x.held = p
+				return false
+			}
+			var ok bool
+			if c.head, ok = x.appendHead(c.head[:0]); !ok {
+				p.put(c)
+				x.held = p
+				return false
+			}
+			var res *http.Response
+			res, err = c.roundTrip(x, w)
+			if err != nil && !fresh && !c.got && !isTimeout(err) && x.in.Context().Err() == nil {
+				// The backend closed the connection when the request was on its way.
+				head := c.head
+				c, _, err = p.connect(x.in.Context(), true)
+				if err == nil && c == nil {
+					x.held = p
+					return false
+				}
+				if err == nil {
+					c.head = head
+					res, err = c.roundTrip(x, w)
+				}
+			}
+			if err == nil {
+				x.attempts++
+				p.answered()
+				x.reply(w, res, c)
+				return true
+			}
+		}
+		x.attempts++
+		if !x.again(p, err, true, func() bool { return true }) {
+			x.failed(w, x.in, err)
+			return true
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// quickConn is a connection of which it can be told that nothing came while it was idle.
+type quickConn struct {
+	net.Conn
+	pool  *pool
+	raw   syscall.RawConn
+	peek  func(fd uintptr) bool
+	clean bool // of the last peek
+	br    *bufio.Reader
+	head  []byte // of the request
+	left  int64  // bytes that may be read until the head of a response must have ended
+	got   bool   // something came since the request was sent
+	since time.Time
+	stop  func() bool // ends the watch over the client
+}
+
+var errBigHead = fmt.Errorf("the head of the response is longer than %d bytes", maxHead)
+
+func (c *quickConn) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errBigHead
+	}
+	if int64(len(b)) > c.left {
+		b = b[:c.left]
+	}
+	n, err := c.Conn.Read(b)
+	c.left -= int64(n)
+	c.got = c.got || n > 0
+	return n, err
+}
+
+// connect returns a connection; nil without an error: the backend has none of this kind.
+func (p *pool) connect(ctx context.Context, fresh bool) (*quickConn, bool, error) {
+	p.mu.Lock()
+	if p.alien {
+		p.mu.Unlock()
+		return nil, false, nil
+	}
+	for !fresh && len(p.idle) > 0 {
+		n := len(p.idle) - 1
+		c := p.idle[n]
+		p.idle[n] = nil
+		p.idle = p.idle[:n]
+		p.mu.Unlock()
+		if c.usable() {
+			return c, false, nil
+		}
+		c.Close()
+		p.mu.Lock()
+	}
+	p.mu.Unlock()
+	conn, err := p.dial(ctx, "", "")
+	if err != nil {
+		return nil, true, err
+	}
+	c := &quickConn{Conn: conn, pool: p}
+	if s, ok := conn.(syscall.Conn); ok && canPeek {
+		c.raw, _ = s.SyscallConn()
+	}
+	if c.raw == nil {
+		p.mu.Lock()
+		p.alien = true
+		p.spare = append(p.spare, conn)
+		p.mu.Unlock()
+		return nil, true, nil
+	}
+	var one [1]byte
+	c.peek = func(fd uintptr) bool {
+		c.clean = nothingToRead(fd, one[:])
+		return true
+	}
+	c.br = bufio.NewReaderSize(c, 4<<10)
+	return c, true, nil
+}
+
+// usable tells whether the backend neither closed the connection nor sent what nobody asked
+// for, which would be taken for the next response.
+func (c *quickConn) usable() bool {
+	c.clean = false
+	return c.raw.Read(c.peek) == nil && c.clean
+}
+
+// put keeps a connection for the next request.
+func (p *pool) put(c *quickConn) {
+	c.since = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone.Load() {
+		c.Close()
+		return
+	}
+	p.idle = append(p.idle, c)
+	if p.aging == nil {
+		p.aging = time.AfterFunc(idleFor, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.age(idleFor)
+		})
+	}
+}
+
+// age closes the connections that were idle for so long, and sees to it that the others are
+// looked at again. p.mu is held.
+func (p *pool) age(d time.Duration) {
+	if p.aging != nil {
+		p.aging.Stop()
+		p.aging = nil
+	}
+	now, n := time.Now(), 0
+	for n < len(p.idle) && now.Sub(p.idle[n].since) >= d {
+		p.idle[n].Close()
+		n++
+	}
+	p.idle = append(p.idle[:0], p.idle[n:]...)
+	clear(p.idle[len(p.idle):cap(p.idle)])
+	if len(p.idle) > 0 {
+		p.aging = time.AfterFunc(d-now.Sub(p.idle[0].since), func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.age(d)
+		})
+	}
+	if d == 0 {
+		for _, c := range p.spare {
+			c.Close()
+		}
+		p.spare = nil
+	}
+}
+
+var past = time.Unix(1, 0)
+
+// roundTrip sends the head and reads that of the response. After an error the connection is
+// closed.
+func (c *quickConn) roundTrip(x *exchange, w http.ResponseWriter) (res *http.Response, err error) {
+	c.got = false
+	ctx := x.in.Context()
+	_ = c.SetDeadline(time.Now().Add(x.router.conf.ResponseTimeout))
+	c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
+	defer func() {
+		if err != nil {
+			c.stop()
+			c.Close()
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+		}
+	}()
+	c.left = math.MaxInt64
+	if _, err := c.Conn.Write(c.head); err != nil {
+		return nil, fmt.Errorf("send: %w", err)
+	}
+	c.left = maxHead - int64(c.br.Buffered())
+	for {
+		if _, err := c.br.Peek(1); err != nil {
+			return nil, err
+		}
+		res, err := http.ReadResponse(c.br, x.in)
+		if err != nil {
+			return nil, fmt.Errorf("read the response: %w", err)
+		}
+		switch {
+		case res.StatusCode == http.StatusSwitchingProtocols:
+			return nil, errors.New("the backend switches to a protocol that nobody asked for")
+		case res.StatusCode == http.StatusContinue:
+		case res.StatusCode < 200:
+			inform(w, res)
+		default:
+			c.left = math.MaxInt64
+			if c.br.Buffered() == 0 || int64(c.br.Buffered()) < res.ContentLength || res.ContentLength < 0 {
+				_ = c.SetDeadline(time.Time{}) // the rest may take for ever
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+			}
+			return res, nil
+		}
+	}
+}
+
+// inform passes a response on that comes before the real one.
+func inform(w http.ResponseWriter, res *http.Response) {
+	h := w.Header()
+	kept := h.Clone()
+	copyHeader(h, res.Header)
+	w.WriteHeader(res.StatusCode)
+	clear(h)
+	for k, v := range kept {
+		h[k] = v
+	}
+}
+
+// smallBody is what the client's connection takes without waiting.
+const smallBody = 16 << 10
+
+// reply passes the response on and gives the connection back.
+func (x *exchange) reply(w http.ResponseWriter, res *http.Response, c *quickConn) {
+	whole := false
+	defer func() {
+		// The body of a response may end where the connection does; c.stop tells whether the
+		// client is still there.
+		if c.stop() && whole && !res.Close && c.br.Buffered() == 0 {
+			_ = c.SetDeadline(time.Time{})
+			c.pool.put(c)
+			return
+		}
+		c.Close()
+	}()
+	_ = x.modify(res) // never fails here
+	h := w.Header()
+	copyHeader(h, res.Header)
+	announced := len(res.Trailer)
+	for k := range res.Trailer {
+		h.Add("Trailer", k)
+	}
+	w.WriteHeader(res.StatusCode)
+	if res.Body == http.NoBody || res.ContentLength == 0 {
+		whole = true
+		return
+	}
+	if res.ContentLength < 0 || res.ContentLength > smallBody {
+		w = x.patient(w)
+	}
+	err := x.copyBody(w, res, c.br)
+	if err != nil {
+		if x.in.Context().Value(http.ServerContextKey) == nil {
+			return
+		}
+		// Only a connection that breaks off tells the client that the response did.
+		panic(http.ErrAbortHandler)
+	}
+	whole = true
+	if len(res.Trailer) == 0 {
+		return
+	}
+	_ = http.NewResponseController(w).Flush() // with trailers the response must be in chunks
+	for k, v := range res.Trailer {
+		if len(res.Trailer) != announced {
+			k = http.TrailerPrefix + k
+		}
+		h[k] = append(h[k], v...)
+	}
+}
+
+// copyBody passes the body on. Of one whose length is not known, what has come is passed on
+// as soon as nothing more is at hand.
+func (x *exchange) copyBody(w http.ResponseWriter, res *http.Response, br *bufio.Reader) error {
+	buf := x.router.buffers.get()
+	defer x.router.buffers.put(buf)
+	flush := func() {}
+	if res.ContentLength < 0 || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		rc := http.NewResponseController(w)
+		flush = func() { _ = rc.Flush() }
+	}
+	for {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if err == nil && br.Buffered() == 0 {
+				flush()
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// copyHeader copies what is not of one connection only.
+func copyHeader(to, from http.Header) {
+	conn := from["Connection"]
+	for k, v := range from {
+		if hop(k) || len(conn) > 0 && namedInConnection(from, k) {
+			continue
+		}
+		if had := to[k]; had != nil {
+			v = append(had, v...)
+		}
+		to[k] = v
+	}
+}
+
+// hop tells headers that are of one connection only.
+func hop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
+// canonical tells a header's name that is a token in its usual form: any other might pass
+// what looks for it by name.
+func canonical(name string) bool {
+	return name != "" && textproto.CanonicalMIMEHeaderKey(name) == name && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r)
+	})
+}
