@@ -244,7 +244,7 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		}
 		err := p.db.Update(ctx, func(tx *state.Tx) error {
 			for _, r := range slices.Collect(routes.By(tx, "app", a.ID)) {
-				routes.Delete(tx, r.Host)
+				routes.Delete(tx, r.key())
 			}
 			for _, b := range slices.Collect(builds.By(tx, "app", a.ID)) {
 				builds.Delete(tx, b.ID)
@@ -471,28 +471,6 @@ func (p *Platform) vcapApplication(a App, pr Process) string {
 		return "{}"
 	}
 	return string(b)
-}
-
-// hosts returns an app's routes, the first one first.
-func (p *Platform) hosts(app string) []string {
-	var out []string
-	v := p.db.View()
-	a, _ := apps.Get(v, app)
-	own := p.defaultHost(a.Name)
-	for r := range routes.By(v, "app", app) {
-		if r.Host != own {
-			out = append(out, r.Host)
-		}
-	}
-	slices.Sort(out)
-	if r, ok := routes.Get(v, own); ok && r.App == app {
-		out = append([]string{own}, out...)
-	}
-	return out
-}
-
-func (p *Platform) defaultHost(name string) string {
-	return strings.ToLower(name) + "." + p.cfg.Domain
 }
 
 func first[T any](seq iter.Seq[T]) (T, bool) {

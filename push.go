@@ -239,11 +239,11 @@ func (u *push) record(ctx context.Context) error {
 			return err
 		}
 		for _, h := range hosts {
-			h = strings.ToLower(h)
-			if r, ok := routes.Get(tx, h); ok && r.App != a.ID {
-				return fmt.Errorf("route %s belongs to another app; choose another host or delete that app", h)
+			r := Route{Host: strings.ToLower(h), App: a.ID}
+			if old, ok := routes.Get(tx, r.key()); ok && old.App == a.ID {
+				continue // with the options that it has
 			}
-			if err := routes.Put(tx, Route{Host: h, App: a.ID}); err != nil {
+			if err := claimRoute(tx, r); err != nil {
 				return err
 			}
 		}

@@ -318,7 +318,7 @@ func (p *Platform) publish(ins []lrp.Instance) {
 	served := map[lrp.ID]bool{}
 	guids := map[string]bool{}
 	for r := range routes.All(v) {
-		route := router.Route{Host: r.Host}
+		route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
 		if a, ok := apps.Get(v, r.App); ok && a.Started {
 			web := a.Process(Web)
 			for _, in := range byLRP[web.LRP] {
@@ -327,6 +327,9 @@ func (p *Platform) publish(ins []lrp.Instance) {
 				}
 				served[web.LRP] = true
 				for _, b := range backends(a, web, in) {
+					if r.HTTP2 {
+						b.Protocol = "http2"
+					}
 					route.Backends = append(route.Backends, b)
 					guids[b.Instance] = true
 				}

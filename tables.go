@@ -177,12 +177,6 @@ func (d Droplet) Buildpack() string {
 	return d.DetectedBuildpack
 }
 
-// Route sends requests for a host to an app.
-type Route struct {
-	Host string `json:"host"` // lower case, without port; the key
-	App  string `json:"app"`
-}
-
 // buildCache is what the last staging of an app left for the next one.
 type buildCache struct {
 	App    string `json:"app"`
@@ -202,7 +196,7 @@ var (
 		state.Index[Build]{Name: "state", Keys: func(b Build) []string { return []string{string(b.State)} }})
 	droplets = state.NewTable("droplets", func(d Droplet) string { return d.ID },
 		state.Index[Droplet]{Name: "app", Keys: func(d Droplet) []string { return []string{d.App} }})
-	routes = state.NewTable("routes", func(r Route) string { return r.Host },
+	routes = state.NewTable("routes", Route.key,
 		state.Index[Route]{Name: "app", Keys: func(r Route) []string { return []string{r.App} }})
 	caches = state.NewTable("buildcaches", func(c buildCache) string { return c.App },
 		state.Index[buildCache]{Name: "key", Keys: func(c buildCache) []string { return []string{c.Key} }})
