@@ -393,6 +393,15 @@ func hop(name string) bool {
 	return false
 }
 
+// reserved tells headers that are of one connection, or the router's to set.
+func reserved(name string) bool {
+	switch name {
+	case "Host", "Content-Length", "X-Cf-Applicationid", "X-Cf-Instanceid", "X-Cf-Instanceindex", "X-Vcap-Request-Id":
+		return true
+	}
+	return hop(name)
+}
+
 // canonical tells a header's name that is a token in its usual form: any other might pass
 // what looks for it by name.
 func canonical(name string) bool {
