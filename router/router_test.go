@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,12 @@ import (
 	"github.com/dewpoint-go/dewpoint/router/routertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role, app, ok := strings.Cut(os.Getenv(roleVariable), " "); ok {
+		play(role, app)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestRouter(t *testing.T) {
 	t.Parallel()
