@@ -2,7 +2,6 @@ package router_test
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -254,27 +253,34 @@ func BenchmarkPeers(b *testing.B) {
 	}
 }
 
-// BenchmarkAdded measures the time that a Router adds to a request at about half of what
-// the machine can pass on: the app is asked directly and through it in turns.
+// BenchmarkAdded measures the time that a Router adds to a request at half of what it can
+// pass on here: the app is asked directly, and through it and its peers, in turns and at the
+// same rate.
 func BenchmarkAdded(b *testing.B) {
 	app, _ := process(b, "app", "")
-	through, _ := process(b, "router", app)
-	const each = 100
-	full := pumpsPerSecond(b, through, each)
-	pause := time.Duration(2 * connections / full * float64(time.Second))
-	var direct, routed []time.Duration
+	ways := map[string]string{"direct": app}
+	for _, role := range []string{"ReverseProxy", "router"} {
+		ways[role], _ = process(b, role, app)
+	}
+	if addr, _ := nginx(b, app); addr != "" {
+		ways["nginx"] = addr
+	}
+	const each = 200
+	pumps(b, ways["router"], each, 0)
+	pause := time.Duration(2 * connections / pumpsPerSecond(b, ways["router"], each) * float64(time.Second))
+	took := map[string][]time.Duration{}
 	for b.Loop() {
-		direct = append(direct, pumps(b, app, each, pause)...)
-		routed = append(routed, pumps(b, through, each, pause)...)
+		for name, addr := range ways {
+			took[name] = append(took[name], pumps(b, addr, each, pause)...)
+		}
 	}
-	at := func(all []time.Duration, part float64) float64 {
-		slices.SortFunc(all, cmp.Compare[time.Duration])
-		return float64(all[int(part*float64(len(all)-1))].Microseconds()) / 1000
+	for name, all := range took {
+		slices.Sort(all)
+		for _, part := range []int{50, 99} {
+			b.ReportMetric(float64(all[len(all)*part/100].Microseconds())/1000, fmt.Sprintf("%s-p%d-ms", name, part))
+		}
 	}
-	for name, part := range map[string]float64{"p50": 0.5, "p99": 0.99} {
-		b.ReportMetric(at(direct, part), name+"-direct-ms")
-		b.ReportMetric(at(routed, part), name+"-routed-ms")
-	}
+	b.ReportMetric(float64(time.Second/pause)*connections, "requests/s")
 }
 
 func pumpsPerSecond(b *testing.B, addr string, each int) float64 {
