@@ -137,4 +137,3 @@ func (p *pool) age(d time.Duration) {
 		p.spare = nil
 	}
 }
-
