@@ -79,7 +79,7 @@ func (e *edit) put(from *Route, join bool) {
 func (e *edit) remove(from *Route) {
 	r := Route{Host: from.Host, Path: from.Path}
 	key, path, wild := splitRoute(&r)
-	hash := maphash.String(e.t.seed, key)
+	hash := e.t.hash(key)
 	h := e.t.host(hash, key)
 	if h == nil || path == "" && !h.known || path != "" && h.paths[path] == nil {
 		return
@@ -106,7 +106,7 @@ func (e *edit) remove(from *Route) {
 
 // host returns a host that may be changed. If it is new it has no routes.
 func (e *edit) host(key string, r *Route, wild bool) *host {
-	hash := maphash.String(e.t.seed, key)
+	hash := e.t.hash(key)
 	old := e.t.host(hash, key)
 	if old != nil && (e.hosts == nil || e.hosts[old]) {
 		return old
@@ -125,14 +125,15 @@ func (e *edit) host(key string, r *Route, wild bool) *host {
 			e.split(s, hash)
 			s = e.shard(hash)
 		}
-		s.add(slot{hash, h})
+		s.add(hash, h)
 		return h
 	}
 	h.known, h.longest, h.paths = old.known, old.longest, maps.Clone(old.paths)
 	h.whole.backends, h.whole.options = old.whole.backends, old.whole.options
-	for i := hash >> (64 - shardBits); ; i++ {
-		if x := &s.slots[i%shardSize]; x.host == old {
-			x.host = h
+	for i := groupOf(hash); ; i++ {
+		g := &s.groups[i%shardGroups]
+		if j := slices.Index(g.hosts[:], old); j >= 0 {
+			g.hosts[j] = h
 			return h
 		}
 	}
@@ -165,24 +166,24 @@ func (e *edit) split(s *shard, hash uint64) {
 	}
 	bit := uint64(1) << s.bits
 	zero, one := &shard{owner: e.me, bits: s.bits + 1}, &shard{owner: e.me, bits: s.bits + 1}
-	for _, x := range s.slots {
-		switch {
-		case x.host == nil:
-		case x.hash&bit == 0:
-			zero.add(x)
-		default:
-			one.add(x)
+	for h := range s.hosts() {
+		if x := e.t.hash(h.key()); x&bit == 0 {
+			zero.add(x, h)
+		} else {
+			one.add(x, h)
 		}
 	}
 	e.aim(zero, hash&^bit)
 	e.aim(one, hash|bit)
 }
 
-func (s *shard) add(x slot) {
+func (s *shard) add(hash uint64, h *host) {
 	s.n++
-	for i := x.hash >> (64 - shardBits); ; i++ {
-		if y := &s.slots[i%shardSize]; y.host == nil {
-			*y = x
+	for i := groupOf(hash); ; i++ {
+		g := &s.groups[i%shardGroups]
+		if j := slices.Index(g.hosts[:], nil); j >= 0 {
+			g.tags |= tagOf(hash) << (8 * j)
+			g.hosts[j] = h
 			return
 		}
 	}
@@ -192,11 +193,11 @@ func (s *shard) add(x slot) {
 // longer be found.
 func (e *edit) drop(hash uint64, h *host) {
 	s := e.shard(hash)
-	all := s.slots
-	s.n, s.slots = 0, [shardSize]slot{}
-	for _, x := range all {
-		if x.host != nil && x.host != h {
-			s.add(x)
+	old := *s
+	s.n, s.groups = 0, [shardGroups]group{}
+	for x := range old.hosts() {
+		if x != h {
+			s.add(e.t.hash(x.key()), x)
 		}
 	}
 }
@@ -216,18 +217,15 @@ func (t *Table) without(other *Table, visit func(*target)) {
 		if i >= 1<<s.bits || kin && other.dir[i&(len(other.dir)-1)] == s {
 			continue
 		}
-		for _, e := range s.slots {
-			if e.host == nil {
-				continue
-			}
+		for h := range s.hosts() {
 			var twin *host
 			if kin {
-				twin = other.host(e.hash, e.host.key())
+				twin = other.host(t.hash(h.key()), h.key())
 			}
-			if twin == e.host {
+			if twin == h {
 				continue
 			}
-			for x := range e.host.targets() {
+			for x := range h.targets() {
 				if twin == nil || twin.paths[x.path] != x {
 					visit(x)
 				}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -54,6 +55,11 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	// The router reads no query, so there is none that it and the app could read differently.
 	pr.Out.URL.RawQuery = in.URL.RawQuery
 	pr.Out.Trailer = in.Trailer // filled when the body ends
+	for k := range h {
+		if c := textproto.CanonicalMIMEHeaderKey(k); c != k && reserved(c) {
+			delete(h, k) // no server makes such a name, but the library would send it
+		}
+	}
 	for _, name := range []string{"Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For"} {
 		if v, ok := in.Header[name]; ok && !namedInConnection(in.Header, name) {
 			h[name] = slices.Clone(v)

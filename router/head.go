@@ -31,11 +31,7 @@ func (x *exchange) appendHead(b []byte) ([]byte, bool) {
 		if !canonical(k) {
 			return b, false
 		}
-		switch k {
-		case "X-Cf-Applicationid", "X-Cf-Instanceid", "X-Cf-Instanceindex", "X-Vcap-Request-Id", "Host", "Content-Length":
-			continue
-		}
-		if hop(k) || !plain && namedInConnection(in, k) {
+		if reserved(k) || !plain && namedInConnection(in, k) {
 			continue
 		}
 		switch k {

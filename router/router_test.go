@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,12 @@ import (
 	"github.com/dewpoint-go/dewpoint/router/routertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role, app, ok := strings.Cut(os.Getenv(roleVariable), " "); ok {
+		play(role, app)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestRouter(t *testing.T) {
 	t.Parallel()
@@ -33,12 +39,19 @@ func TestRouter(t *testing.T) {
 // app starts an instance that says its name.
 func app(t *testing.T, index int) router.Backend {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		fmt.Fprint(w, "instance ", index)
-	}))
+	})
+	b.Instance, b.Index = fmt.Sprint("i", index), index
+	return b
+}
+
+func newApp(t *testing.T, serve http.HandlerFunc) router.Backend {
+	t.Helper()
+	s := httptest.NewServer(serve)
 	t.Cleanup(s.Close)
-	return router.Backend{App: "app", Instance: fmt.Sprint("i", index), Index: index, Addr: strings.TrimPrefix(s.URL, "http://")}
+	return router.Backend{App: "app", Instance: "i", Addr: strings.TrimPrefix(s.URL, "http://")}
 }
 
 func front(t *testing.T, r *router.Router) *httptest.Server {

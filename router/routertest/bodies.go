@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,16 +96,17 @@ func testBigBodies(t *testing.T, h *house) {
 		if r.URL.Path == "/length" {
 			w.Header().Set("Content-Length", fmt.Sprint(size))
 		}
+		var wg sync.WaitGroup
 		if r.Method == http.MethodPost {
-			var wg sync.WaitGroup
-			defer wg.Wait()
 			wg.Go(func() {
 				if n, err := drink(r.Body, up); n != size || err != nil {
 					t.Errorf("the app got %d bytes, %v", n, err)
 				}
 			})
 		}
-		_, _ = io.CopyBuffer(struct{ io.Writer }{w}, &virtual{size, back}, make([]byte, 256<<10))
+		_, _ = io.CopyBuffer(struct{ io.Writer }{w}, &virtual{size - 1, back}, make([]byte, 256<<10))
+		wg.Wait() // when a response is over, a client may let go of the rest of its request
+		_, _ = w.Write([]byte{0})
 	}
 	logged := make(chan router.Access, 1)
 	h.start(router.Config{AccessLog: func(a router.Access) { logged <- a }}, router.Route{Host: "app", Backends: []router.Backend{h.app(0, app)}})
@@ -147,8 +149,8 @@ func testBigBodies(t *testing.T, h *house) {
 
 // testSlowBody has clients that stop in the middle of a body, and one that goes away.
 func testSlowBody(t *testing.T, h *house) {
-	logged := make(chan router.Access, 1)
-	h.start(router.Config{BodyTimeout: 50 * time.Millisecond, AccessLog: func(a router.Access) { logged <- a }},
+	logged := make(chan router.Access, 4)
+	h.start(router.Config{BodyTimeout: 400 * time.Millisecond, AccessLog: func(a router.Access) { logged <- a }},
 		router.Route{Host: "app", Backends: []router.Backend{h.app(0, echo)}},
 		router.Route{Host: "early", Backends: []router.Backend{early(1, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")}})
 	send := func(what string) (net.Conn, *bufio.Reader) {
@@ -160,28 +162,39 @@ func testSlowBody(t *testing.T, h *house) {
 		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: ", what)
 		return conn, bufio.NewReader(conn)
 	}
+	var wg sync.WaitGroup
+	var want, got []int
 	for what, status := range map[string]int{
 		"app\r\nContent-Length: 10\r\n\r\nhalf-":               408,
 		"app\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf-":  408,
 		"app\r\nTransfer-Encoding: chunked\r\n\r\nno length\n": 400,
 		"early\r\nContent-Length: 10\r\n\r\nhalf-":             413,
 	} {
+		want = append(want, status)
 		_, br := send(what)
-		res, err := http.ReadResponse(br, nil)
-		if err != nil {
-			t.Errorf("%q: %v", what, err)
-			continue
-		}
-		res.Body.Close()
-		if res.StatusCode != status {
-			t.Errorf("%q: answer is %d, want %d", what, res.StatusCode, status)
-		}
-		if _, err := io.Copy(io.Discard, br); err != nil { // the connection is closed
-			t.Errorf("%q: %v", what, err)
-		}
-		if a := <-logged; a.Status != status {
-			t.Errorf("%q: logged is %d", what, a.Status)
-		}
+		wg.Go(func() {
+			res, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Errorf("%q: %v", what, err)
+				return
+			}
+			res.Body.Close()
+			if res.StatusCode != status {
+				t.Errorf("%q: answer is %d, want %d", what, res.StatusCode, status)
+			}
+			if _, err := io.Copy(io.Discard, br); err != nil { // the connection is closed
+				t.Errorf("%q: %v", what, err)
+			}
+		})
+	}
+	wg.Wait()
+	for range want {
+		got = append(got, (<-logged).Status)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("logged are %v, want %v", got, want)
 	}
 	conn, _ := send("app\r\nContent-Length: 10\r\n\r\nhalf-")
 	conn.Close()

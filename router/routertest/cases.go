@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/router"
 )
@@ -80,6 +81,12 @@ func testNamedInstance(t *testing.T, h *house) {
 		"400 Bad Request: Requested instance ('7') with guid ('app') does not exist for route ('app.x')\n")
 	h.want(h.get("app.x", "/", "X-CF-APP-INSTANCE", "other:0"), 400, "unknown_route",
 		"400 Bad Request: Requested instance ('0') with guid ('other') does not exist for route ('app.x')\n")
+	h.want(h.get("app.x", "/", "X-CF-PROCESS-INSTANCE", "proc:7"), 400, "unknown_route",
+		"400 Bad Request: Requested instance ('7') with guid ('proc') does not exist for route ('app.x')\n")
+	h.want(h.get("app.x", "/", "X-CF-PROCESS-INSTANCE", "app:0"), 400, "unknown_route",
+		"400 Bad Request: Requested instance ('0') with guid ('app') does not exist for route ('app.x')\n")
+	h.want(h.get("app.x:80", "/", "X-CF-PROCESS-INSTANCE", "other"), 400, "unknown_route",
+		"400 Bad Request: Requested instance ('') with guid ('other') does not exist for route ('app.x')\n")
 	for _, bad := range []string{"app", "app:", ":1", "app:x", "app:1:2", "app:-1", "app:99999999999999999999"} {
 		h.want(h.get("app.x", "/", "X-CF-APP-INSTANCE", bad), 400, "invalid_cf_app_instance_header",
 			"400 Bad Request: Invalid X-CF-App-Instance Header\n")
@@ -157,31 +164,37 @@ func testUpgrade(t *testing.T, h *house) {
 		}
 	})
 	logged := make(chan router.Access, 1)
-	h.start(router.Config{AccessLog: func(a router.Access) { logged <- a }}, router.Route{Host: "app", Backends: []router.Backend{b}})
-	conn, err := net.Dial("tcp", h.front.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	br := bufio.NewReader(conn)
-	res, err := http.ReadResponse(br, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" {
-		t.Fatalf("answer is %d %v", res.StatusCode, res.Header)
-	}
-	for _, s := range []string{"one\n", "two\n"} {
-		fmt.Fprint(conn, s)
-		if line, err := br.ReadString('\n'); line != "you said "+s {
-			t.Errorf("got %q, %v", line, err)
+	modern := b // an app that speaks HTTP/2 too
+	modern.Protocol, modern.Instance = "http2", "instance-1"
+	h.start(router.Config{BodyTimeout: 50 * time.Millisecond, AccessLog: func(a router.Access) { logged <- a }},
+		router.Route{Host: "app", Backends: []router.Backend{b}}, router.Route{Host: "modern", Backends: []router.Backend{modern}})
+	for host, instance := range map[string]string{"app": "instance-0", "modern": "instance-1"} {
+		conn, err := net.Dial("tcp", h.front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	conn.Close()
-	if a := <-logged; a.Status != 101 || a.Backend.Instance != "instance-0" {
-		t.Errorf("logged: %v", a)
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", host)
+		br := bufio.NewReader(conn)
+		res, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" {
+			t.Fatalf("answer is %d %v", res.StatusCode, res.Header)
+		}
+		for _, s := range []string{"one\n", "two\n"} {
+			<-time.After(60 * time.Millisecond) // longer than a body may rest
+			fmt.Fprint(conn, s)
+			if line, err := br.ReadString('\n'); line != "you said "+s {
+				t.Errorf("got %q, %v", line, err)
+			}
+		}
+		conn.Close()
+		if a := <-logged; a.Status != 101 || a.Backend.Instance != instance {
+			t.Errorf("logged: %v", a)
+		}
 	}
 }
 
@@ -195,12 +208,25 @@ func testLimit(t *testing.T, h *house) {
 	done := make(chan answer)
 	go func() { done <- h.get("app", "/") }()
 	<-entered
+	h.want(h.send(http.MethodPost, "app", "/", strings.NewReader("body")), 503, "Connection Limit Reached",
+		"503 Service Unavailable: Requested route ('app') has reached the connection limit.\n")
 	h.want(h.get("app", "/"), 503, "Connection Limit Reached",
 		"503 Service Unavailable: Requested route ('app') has reached the connection limit.\n")
 	close(leave)
 	if a := <-done; a.status != 200 {
 		t.Errorf("the first request: %d", a.status)
 	}
+	h.h.SetTable(router.NewTable([]router.Route{{Host: "app", Backends: []router.Backend{h.app(1, func(http.ResponseWriter, *http.Request) {
+		entered <- struct{}{}
+	}), h.app(2, name("free"))}}}))
+	go func() { done <- h.get("app", "/", "X-CF-APP-INSTANCE", "app:1") }()
+	for range 4 {
+		if a := h.get("app", "/", "X-CF-APP-INSTANCE", "app:2"); a.body != "free" {
+			t.Errorf("with another one free: %d %q", a.status, a.body)
+		}
+	}
+	<-entered
+	<-done
 }
 
 // watched tells when a connection is closed.
