@@ -97,17 +97,17 @@ type Platform struct {
 	ready   chan struct{}
 
 	mu     sync.Mutex
-	locked map[string]chan struct{} // apps under change, by name
+	locked map[string]*change // apps under change, by name
 	ran    bool
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
 func New(c Config) (*Platform, error) {
 	p := &Platform{cfg: c, log: c.Logger, now: c.Now, newID: c.NewID, blobs: c.Blobs, logs: c.Logs,
-		ready: make(chan struct{}), locked: map[string]chan struct{}{}}
+		ready: make(chan struct{}), locked: map[string]*change{}}
 	p.defaults()
 	ctx := context.Background()
-	tables := []state.AnyTable{apps, packages, builds, droplets, routes, caches}
+	tables := []state.AnyTable{apps, launched, packages, builds, droplets, routes, caches}
 	tables = append(tables, catalog.Tables()...)
 	tables = append(tables, scheduler.Tables()...)
 	db, err := state.Open(ctx, state.Config{Journal: c.Journal, Now: p.now}, tables...)
