@@ -93,7 +93,7 @@ func (p *Platform) App(nameOrID string) (App, error) {
 	if a, ok := first(apps.By(v, "name", nameKey(nameOrID))); ok {
 		return a, nil
 	}
-	return App{}, fmt.Errorf("there is no app %q: %w", nameOrID, fs.ErrNotExist)
+	return App{}, absent("there is no app %q", nameOrID)
 }
 
 // Apps lists all apps in order of their names.
@@ -186,7 +186,7 @@ func (p *Platform) Scale(ctx context.Context, app, process string, instances int
 	return p.change(ctx, "scale", app, func(ctx context.Context, a App) error {
 		pr := a.Process(process)
 		if pr.Memory == 0 {
-			return fmt.Errorf("it has no process %q: %w; it has %s", process, fs.ErrNotExist, names(a.Processes, func(pr Process) string { return pr.Type }))
+			return a.hasNo(process)
 		}
 		pr.Instances, pr.Next = instances, nil
 		a.set(pr)
@@ -226,8 +226,23 @@ func (p *Platform) RestartInstance(ctx context.Context, app, process string, ind
 		if !ok {
 			return fmt.Errorf("the scheduler %T restarts no single instances: %w", p.sched, errors.ErrUnsupported)
 		}
-		return r.Restart(ctx, a.Process(process).LRP, index)
+		pr := a.Process(process)
+		switch {
+		case pr.Memory == 0:
+			return a.hasNo(process)
+		case pr.LRP == "":
+			return absent("there is no instance %d of %s: the app is stopped", index, process)
+		}
+		err := r.Restart(ctx, pr.LRP, index)
+		if errors.Is(err, fs.ErrNotExist) {
+			return absent("there is no instance %d of %s, which has %d", index, process, pr.Instances)
+		}
+		return err
 	})
+}
+
+func (a App) hasNo(process string) error {
+	return absent("it has no process %q; it has %s", process, names(a.Processes, func(pr Process) string { return pr.Type }))
 }
 
 // Delete ends an app and forgets it with its routes, packages, droplets and tasks. Absent: nil.

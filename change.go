@@ -16,6 +16,17 @@ import (
 // deleted the app meanwhile.
 var ErrStopped = errors.New("the app was stopped or deleted meanwhile")
 
+// errEnded is why what was under way when Run ended was given up.
+var errEnded = errors.New("the platform's Run has ended")
+
+// absentError is an error that wraps fs.ErrNotExist, without its words.
+type absentError struct{ text string }
+
+func (e *absentError) Error() string     { return e.text }
+func (e *absentError) Is(err error) bool { return err == fs.ErrNotExist }
+
+func absent(format string, args ...any) error { return &absentError{fmt.Sprintf(format, args...)} }
+
 // change is a change of an app under way.
 type change struct {
 	ended  chan struct{}
@@ -42,8 +53,9 @@ func (p *Platform) changeApp(ctx context.Context, verb, app string, urgent bool,
 		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
 	}
 	defer unlock()
+	name := a.Name
 	if a, err = p.App(a.ID); err != nil { // it may have changed while we waited
-		return fmt.Errorf("%s: %w", verb, err)
+		return fmt.Errorf("%s: %w", verb, absent("there is no app %q any more", name))
 	}
 	if err := fn(ctx, a); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, a.Name, givenUp(ctx, err))
@@ -51,12 +63,24 @@ func (p *Platform) changeApp(ctx context.Context, verb, app string, urgent bool,
 	return nil
 }
 
-// givenUp adds to an error that its cause is ErrStopped, if it is.
+// givenUp adds to an error why what failed was given up, if it was.
 func givenUp(ctx context.Context, err error) error {
-	if err == nil || errors.Is(err, ErrStopped) || !errors.Is(context.Cause(ctx), ErrStopped) {
-		return err
+	for _, why := range []error{ErrStopped, errEnded} {
+		if err != nil && errors.Is(context.Cause(ctx), why) && !errors.Is(err, why) {
+			return fmt.Errorf("%w: %w", why, err)
+		}
 	}
-	return fmt.Errorf("%w: %w", ErrStopped, err)
+	return err
+}
+
+// giveUpAll ends what waits for a Run that has ended, now and later.
+func (p *Platform) giveUpAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	for _, c := range p.locked {
+		c.giveUp(errEnded)
+	}
 }
 
 // lockApp waits until nobody else changes the app of that name; urgent: what others do is
@@ -65,6 +89,10 @@ func (p *Platform) lockApp(ctx context.Context, name string, urgent bool) (conte
 	name = nameKey(name)
 	for {
 		p.mu.Lock()
+		if p.over {
+			p.mu.Unlock()
+			return ctx, nil, errEnded
+		}
 		busy, ok := p.locked[name]
 		if !ok {
 			mine := &change{ended: make(chan struct{})}

@@ -99,6 +99,7 @@ type Platform struct {
 	mu     sync.Mutex
 	locked map[string]*change // apps under change, by name
 	ran    bool
+	over   bool // Run has ended
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
@@ -222,7 +223,8 @@ func (p *Platform) adopt(cells []cell.Cell) error {
 }
 
 // Run does the platform's work until ctx ends, and returns when all that it started has
-// ended: on a cell of Config.Runtime every app and staging, too. It is called once.
+// ended: on a cell of Config.Runtime every app and staging, too. Pushes and other changes that
+// are under way then fail. It is called once.
 func (p *Platform) Run(ctx context.Context) error {
 	p.mu.Lock()
 	again := p.ran
@@ -232,6 +234,7 @@ func (p *Platform) Run(ctx context.Context) error {
 		return errors.New("dewpoint: Run was called twice; make a new Platform")
 	}
 	defer p.db.Close() //nolint:contextcheck // what is being written is written to its end
+	defer p.giveUpAll()
 	if err := p.recover(ctx); err != nil {
 		return fmt.Errorf("dewpoint: tidy up after the last run: %w", err)
 	}

@@ -136,7 +136,7 @@ func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, erro
 	// Files that cannot be pushed leave no trace: they are read before anything is recorded.
 	files, err := u.scan(ctx)
 	if err != nil {
-		return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
+		return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
 	}
 	defer files.Close()
 	upload := func(ctx context.Context) error { return u.upload(ctx, files) }

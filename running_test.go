@@ -2,6 +2,7 @@ package dewpoint_test
 
 import (
 	"fmt"
+	"io/fs"
 	"testing"
 	"time"
 
@@ -149,4 +150,50 @@ func TestTheDropletOfWhatRunsIsKept(t *testing.T) {
 	assert.Positive(t, on["cell-1"], "%v", on)
 	_, body := get(p, "app.localhost", "/")
 	assert.Equal(t, "x", body)
+}
+
+// A push that waits when Run ends, fails then, and so does what comes later.
+func TestTheEndOfRunEndsAPush(t *testing.T) {
+	t.Parallel()
+	p, stop := newWorld(t).start()
+	req := request("app", site("y"))
+	req.Health = &cell.Health{StartTimeout: -1, Type: "http", Endpoint: "/sick"} // waits for ever
+	waits, once := make(chan struct{}), false
+	req.Progress = func(e dewpoint.Progress) {
+		if e.Step == dewpoint.StepHealthy && !once {
+			once = true
+			close(waits)
+		}
+	}
+	pushed := make(chan error, 1)
+	go func() {
+		_, err := p.Push(t.Context(), req)
+		pushed <- err
+	}()
+	<-waits
+	stop()
+	require.ErrorContains(t, <-pushed, "Run has ended")
+	require.ErrorContains(t, p.Scale(t.Context(), "app", "", 2), "Run has ended")
+	_, err := p.Push(t.Context(), req)
+	require.ErrorContains(t, err, "Run has ended")
+}
+
+func TestWhatIsNotThereIsSaid(t *testing.T) {
+	t.Parallel()
+	p, _ := newWorld(t).start()
+	_, err := p.Push(t.Context(), request("app", site("x")))
+	require.NoError(t, err)
+	_, explained := p.Explain(t.Context(), "app", "clock")
+	says := func(err error, text string) {
+		t.Helper()
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.EqualError(t, err, text)
+	}
+	says(explained, `explain app: it has no process "clock"; it has web`)
+	says(p.Scale(t.Context(), "app", "clock", 1), `scale app: it has no process "clock"; it has web`)
+	says(p.Stop(t.Context(), "shop"), `stop: there is no app "shop"`)
+	says(p.RestartInstance(t.Context(), "app", "clock", 0), `restart instance app: it has no process "clock"; it has web`)
+	says(p.RestartInstance(t.Context(), "app", "", 4), `restart instance app: there is no instance 4 of web, which has 1`)
+	require.NoError(t, p.Stop(t.Context(), "app"))
+	says(p.RestartInstance(t.Context(), "app", "", 0), `restart instance app: there is no instance 0 of web: the app is stopped`)
 }
