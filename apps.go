@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -34,6 +33,8 @@ func (e *UnhealthyError) Error() string {
 		name += "'s process " + e.Process
 	}
 	switch {
+	case in.State == lrp.Running && !in.Routable:
+		return fmt.Sprintf("instance %d of %s runs, but its readiness check does not pass, so it gets no requests; its log says what the check was answered", in.Index, name)
 	case in.LastCrash != nil:
 		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, name, in.LastCrash.Failure)
 		if n := len(in.LastCrash.Last); n > 0 {
@@ -92,7 +93,7 @@ func (p *Platform) App(nameOrID string) (App, error) {
 	if a, ok := first(apps.By(v, "name", nameKey(nameOrID))); ok {
 		return a, nil
 	}
-	return App{}, fmt.Errorf("there is no app %q: %w", nameOrID, fs.ErrNotExist)
+	return App{}, absent("there is no app %q", nameOrID)
 }
 
 // Apps lists all apps in order of their names.
@@ -148,9 +149,10 @@ func (p *Platform) Start(ctx context.Context, app string) error {
 	})
 }
 
-// Stop ends an app's instances gracefully; what is kept is its record. Stopped: nil.
+// Stop ends an app's instances gracefully; what is kept is its record. Stopped: nil. A push,
+// start, restart or staging of the app that is under way is given up: it fails with ErrStopped.
 func (p *Platform) Stop(ctx context.Context, app string) error {
-	return p.change(ctx, "stop", app, func(ctx context.Context, a App) error {
+	return p.interrupt(ctx, "stop", app, func(ctx context.Context, a App) error {
 		a.Started = false
 		for _, pr := range a.Processes {
 			pr.LRP = ""
@@ -174,7 +176,8 @@ func (p *Platform) Restart(ctx context.Context, app string) error {
 }
 
 // Scale sets how many instances of a process ("": web) are wanted, from 0 on, and returns
-// at once.
+// at once. What runs is of the droplet and settings that it was started with; those that are
+// newer wait for Restart.
 func (p *Platform) Scale(ctx context.Context, app, process string, instances int) error {
 	process = cmp.Or(process, Web)
 	if instances < 0 || instances > lrp.MaxInstances {
@@ -183,32 +186,33 @@ func (p *Platform) Scale(ctx context.Context, app, process string, instances int
 	return p.change(ctx, "scale", app, func(ctx context.Context, a App) error {
 		pr := a.Process(process)
 		if pr.Memory == 0 {
-			return fmt.Errorf("it has no process %q: %w; it has %s", process, fs.ErrNotExist, names(a.Processes, func(pr Process) string { return pr.Type }))
+			return a.hasNo(process)
 		}
-		pr.Instances = instances
+		pr.Instances, pr.Next = instances, nil
 		a.set(pr)
 		ctx, cancel := p.certain(ctx)
 		defer cancel()
-		if a.Started {
-			fresh := pr.LRP == "" // it had no command so far
-			if fresh {
-				pr.LRP = p.newLRP(a, pr)
-				a.set(pr)
-			}
-			d, err := p.desired(a, pr)
-			if err != nil {
+		if !a.Started {
+			return p.putApp(ctx, a)
+		}
+		d, ok := launched.Get(p.db.View(), string(pr.LRP))
+		if !ok { // it had no command so far
+			pr.LRP = p.newLRP(a, pr)
+			a.set(pr)
+			var err error
+			if d, err = p.desired(a, pr); err != nil {
 				return err
 			}
-			if fresh {
-				if err := p.own(ctx, a.ID, []lrp.ID{pr.LRP}); err != nil {
-					return err
-				}
-			}
-			if err := p.sched.Apply(ctx, d); err != nil {
+			if err := p.own(ctx, a.ID, []lrp.Desired{d}); err != nil {
 				return err
 			}
 		}
-		return p.putApp(ctx, a)
+		// Noted first: if the scheduler is not reached, the next start of the platform tells it.
+		d.Instances = instances
+		if err := p.putApp(ctx, a, d); err != nil {
+			return err
+		}
+		return p.sched.Apply(ctx, d)
 	})
 }
 
@@ -222,16 +226,32 @@ func (p *Platform) RestartInstance(ctx context.Context, app, process string, ind
 		if !ok {
 			return fmt.Errorf("the scheduler %T restarts no single instances: %w", p.sched, errors.ErrUnsupported)
 		}
-		return r.Restart(ctx, a.Process(process).LRP, index)
+		pr := a.Process(process)
+		switch {
+		case pr.Memory == 0:
+			return a.hasNo(process)
+		case pr.LRP == "":
+			return absent("there is no instance %d of %s: the app is stopped", index, process)
+		}
+		err := r.Restart(ctx, pr.LRP, index)
+		if errors.Is(err, fs.ErrNotExist) {
+			return absent("there is no instance %d of %s, which has %d", index, process, pr.Instances)
+		}
+		return err
 	})
 }
 
-// Delete ends an app and forgets it with its routes, packages and droplets. Absent: nil.
+func (a App) hasNo(process string) error {
+	return absent("it has no process %q; it has %s", process, names(a.Processes, func(pr Process) string { return pr.Type }))
+}
+
+// Delete ends an app and forgets it with its routes, packages, droplets and tasks. Absent: nil.
+// What is under way with the app is given up, as with Stop.
 func (p *Platform) Delete(ctx context.Context, app string) error {
 	if _, err := p.App(app); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return p.change(ctx, "delete", app, func(ctx context.Context, a App) error {
+	err := p.interrupt(ctx, "delete", app, func(ctx context.Context, a App) error {
 		ctx, cancel := p.certain(ctx)
 		defer cancel()
 		if err := p.endTasks(ctx, a); err != nil {
@@ -259,6 +279,9 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 			}
 			p.catalog.Unuse(tx, "cache:"+a.ID)
 			caches.Delete(tx, a.ID)
+			for _, id := range a.Owned {
+				launched.Delete(tx, string(id))
+			}
 			apps.Delete(tx, a.ID)
 			return nil
 		})
@@ -269,6 +292,10 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		_, err = p.catalog.Sweep(ctx)
 		return err
 	})
+	if _, gone := p.App(app); errors.Is(err, fs.ErrNotExist) && gone != nil {
+		return nil // somebody else deleted it meanwhile
+	}
+	return err
 }
 
 // Logs yields an app's lines after a position; with follow it waits for more until ctx ends.
@@ -287,113 +314,6 @@ func (p *Platform) Tail(app string, n int) []logs.Line {
 		return nil
 	}
 	return p.logs.Tail(a.ID, n)
-}
-
-// change runs fn with the app, one change of an app at a time.
-func (p *Platform) change(ctx context.Context, verb, app string, fn func(context.Context, App) error) error {
-	a, err := p.App(app)
-	if err != nil {
-		return fmt.Errorf("%s: %w", verb, err)
-	}
-	unlock, err := p.lockApp(ctx, a.Name)
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
-	}
-	defer unlock()
-	if a, err = p.App(a.ID); err != nil { // it may have changed while we waited
-		return fmt.Errorf("%s: %w", verb, err)
-	}
-	if err := fn(ctx, a); err != nil {
-		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
-	}
-	return nil
-}
-
-// lockApp waits until nobody else changes the app of that name.
-func (p *Platform) lockApp(ctx context.Context, name string) (unlock func(), err error) {
-	name = nameKey(name)
-	for {
-		p.mu.Lock()
-		busy, ok := p.locked[name]
-		if !ok {
-			mine := make(chan struct{})
-			p.locked[name] = mine
-			p.mu.Unlock()
-			return func() {
-				p.mu.Lock()
-				delete(p.locked, name)
-				p.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		p.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another change of app %s: %w", name, ctx.Err())
-		}
-	}
-}
-
-// certain returns a context for changes that must not be given up half-way: what is begun
-// when a caller leaves is done all the same, unless the database or the scheduler hangs.
-func (p *Platform) certain(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-}
-
-// putApp stores what a change made of an app. What others change stays as it is.
-func (p *Platform) putApp(ctx context.Context, a App) error {
-	a.Updated = p.now()
-	return p.db.Update(ctx, func(tx *state.Tx) error {
-		row, ok := apps.Get(tx, a.ID)
-		if !ok {
-			return fmt.Errorf("app %s is no more: %w", a.Name, fs.ErrNotExist)
-		}
-		a.Package, a.Droplet, a.Owned = row.Package, row.Droplet, row.Owned
-		return apps.Put(tx, a)
-	})
-}
-
-// own notes ids before the scheduler hears of them.
-func (p *Platform) own(ctx context.Context, app string, ids []lrp.ID) error {
-	return p.db.Update(ctx, func(tx *state.Tx) error {
-		row, ok := apps.Get(tx, app)
-		if !ok {
-			return fmt.Errorf("the app is no more: %w", fs.ErrNotExist)
-		}
-		row.Owned = append(slices.Clone(row.Owned), ids...)
-		return apps.Put(tx, row)
-	})
-}
-
-// disown has the scheduler let go of all that an app owns but does not run.
-func (p *Platform) disown(ctx context.Context, a App) error {
-	row, ok := apps.Get(p.db.View(), a.ID)
-	if !ok {
-		return nil
-	}
-	wanted := row.lrps()
-	var gone []lrp.ID
-	for _, id := range row.Owned {
-		if slices.Contains(wanted, id) {
-			continue
-		}
-		if err := p.sched.Remove(ctx, id); err != nil {
-			return err
-		}
-		gone = append(gone, id)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	return p.db.Update(ctx, func(tx *state.Tx) error {
-		row, ok := apps.Get(tx, a.ID)
-		if !ok {
-			return nil
-		}
-		row.Owned = slices.DeleteFunc(slices.Clone(row.Owned), func(id lrp.ID) bool { return slices.Contains(gone, id) })
-		return apps.Put(tx, row)
-	})
 }
 
 // newLRP makes an id for what the scheduler runs of a process; what it runs cannot change.
@@ -444,7 +364,7 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 		Spec: cell.Spec{
 			Stack: a.Stack, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory), PIDs: 1024, NoFile: 16384, Ports: ports,
 		},
-		Layers:   []cell.Input{{Source: cell.Source("blob:" + d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
+		Layers:   []cell.Input{{Source: blobSource(d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
 		Process:  run("", command),
 		Sidecars: sidecars,
 		Health:   &h,

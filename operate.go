@@ -60,6 +60,9 @@ func (p *Platform) Explain(ctx context.Context, app, process string) (scheduler.
 		return scheduler.Explanation{}, err
 	}
 	pr := a.Process(process)
+	if pr.Memory == 0 {
+		return scheduler.Explanation{}, fmt.Errorf("explain %s: %w", a.Name, a.hasNo(process))
+	}
 	d, err := p.desired(a, pr)
 	if err != nil {
 		return scheduler.Explanation{}, fmt.Errorf("explain %s: %w", a.Name, err)
@@ -68,7 +71,8 @@ func (p *Platform) Explain(ctx context.Context, app, process string) (scheduler.
 }
 
 // Drain has a cell emptied, or lets it take work again. Its instances go on until their
-// replacements run elsewhere. Durable on return; Cells tells when it is empty.
+// replacements run elsewhere. Durable on return; Cells tells when it is empty. A cell that is not
+// known is no error: it is drained when it comes.
 func (p *Platform) Drain(ctx context.Context, cellID string, on bool) error {
 	o, err := p.operator()
 	if err != nil {

@@ -97,17 +97,18 @@ type Platform struct {
 	ready   chan struct{}
 
 	mu     sync.Mutex
-	locked map[string]chan struct{} // apps under change, by name
+	locked map[string]*change // apps under change, by name
 	ran    bool
+	over   bool // Run has ended
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
 func New(c Config) (*Platform, error) {
 	p := &Platform{cfg: c, log: c.Logger, now: c.Now, newID: c.NewID, blobs: c.Blobs, logs: c.Logs,
-		ready: make(chan struct{}), locked: map[string]chan struct{}{}}
+		ready: make(chan struct{}), locked: map[string]*change{}}
 	p.defaults()
 	ctx := context.Background()
-	tables := []state.AnyTable{apps, packages, builds, droplets, routes, caches}
+	tables := []state.AnyTable{apps, launched, packages, builds, droplets, routes, caches}
 	tables = append(tables, catalog.Tables()...)
 	tables = append(tables, scheduler.Tables()...)
 	db, err := state.Open(ctx, state.Config{Journal: c.Journal, Now: p.now}, tables...)
@@ -222,7 +223,8 @@ func (p *Platform) adopt(cells []cell.Cell) error {
 }
 
 // Run does the platform's work until ctx ends, and returns when all that it started has
-// ended: on a cell of Config.Runtime every app and staging, too. It is called once.
+// ended: on a cell of Config.Runtime every app and staging, too. Pushes and other changes that
+// are under way then fail. It is called once.
 func (p *Platform) Run(ctx context.Context) error {
 	p.mu.Lock()
 	again := p.ran
@@ -232,6 +234,7 @@ func (p *Platform) Run(ctx context.Context) error {
 		return errors.New("dewpoint: Run was called twice; make a new Platform")
 	}
 	defer p.db.Close() //nolint:contextcheck // what is being written is written to its end
+	defer p.giveUpAll()
 	if err := p.recover(ctx); err != nil {
 		return fmt.Errorf("dewpoint: tidy up after the last run: %w", err)
 	}

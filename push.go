@@ -117,15 +117,16 @@ func (u *push) line(l logs.Line) {
 // every instance is healthy. It needs Run to be under way.
 //
 // If a step fails, the error names it; what an earlier push had running goes on. A failed
-// staging is a *staging.Error. When ctx ends, Push ends within a second and leaves nothing
-// half-done. Several pushes may run at once; of one app, one at a time.
+// staging is a *staging.Error. When ctx ends, or the app is stopped or deleted, Push ends within
+// a second and leaves nothing half-done. Settings that were asked for wait for the next push or
+// restart. Several pushes may run at once; of one app, one at a time.
 func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, error) {
 	if err := req.Validate(); err != nil {
 		return nil, err
 	}
-	unlock, err := p.lockApp(ctx, req.Name)
+	ctx, unlock, err := p.lockApp(ctx, req.Name, false)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("push %s: %w", req.Name, err)
 	}
 	defer unlock()
 	u := &push{p: p, req: req, begun: p.now(), tell: req.Progress}
@@ -135,14 +136,14 @@ func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, erro
 	// Files that cannot be pushed leave no trace: they are read before anything is recorded.
 	files, err := u.scan(ctx)
 	if err != nil {
-		return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
+		return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
 	}
 	defer files.Close()
 	upload := func(ctx context.Context) error { return u.upload(ctx, files) }
 	steps := []func(context.Context) error{u.record, upload, u.stage, u.run}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
-			return &u.res, fmt.Errorf("push %s: %w", req.Name, err)
+			return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
 		}
 		if req.NoStart && u.cur == StepDroplet {
 			break
@@ -296,8 +297,12 @@ func (p *ProcessRequest) apply(to *Process) {
 	if to.Memory == 0 {
 		*to = newProcess(to.Type)
 	}
-	if p.Instances != nil {
-		to.Instances = *p.Instances
+	switch {
+	case p.Instances == nil:
+	case to.LRP != "": // what runs is changed by what takes its place, and not before
+		to.Next = p.Instances
+	default:
+		to.Instances, to.Next = *p.Instances, nil
 	}
 	if p.Memory > 0 {
 		to.Memory = p.Memory

@@ -65,15 +65,16 @@ func (s *instanceSet) list() []lrp.Instance {
 // routedSet tells what the router's table has.
 type routedSet struct {
 	mu      sync.Mutex
-	lrps    map[lrp.ID]bool // processes with instances in it
+	lrps    map[lrp.ID]bool // processes that it was made for
 	guids   map[string]bool // works that get requests
+	known   map[lrp.ID]int  // instances that can serve, of every process: also of one that is not an app's yet
 	changed chan struct{}   // closed at the next change
 }
 
-func (r *routedSet) set(lrps map[lrp.ID]bool, guids map[string]bool) {
+func (r *routedSet) set(lrps map[lrp.ID]bool, guids map[string]bool, known map[lrp.ID]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lrps, r.guids = lrps, guids
+	r.lrps, r.guids, r.known = lrps, guids, known
 	if r.changed != nil {
 		close(r.changed)
 		r.changed = nil
@@ -101,9 +102,14 @@ func (r *routedSet) until(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// wait waits until a process has instances in the table.
+// wait waits until the table is made for a process.
 func (r *routedSet) wait(ctx context.Context, id lrp.ID) error {
 	return r.until(ctx, func() bool { return r.lrps[id] })
+}
+
+// knows waits until at least n instances of a process that can serve are known here.
+func (r *routedSet) knows(ctx context.Context, id lrp.ID, n int) error {
+	return r.until(ctx, func() bool { return r.known[id] >= n })
 }
 
 // gone waits until a work gets no requests any more.

@@ -12,6 +12,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/router"
+	"github.com/dewpoint-go/dewpoint/scheduler"
 	"github.com/dewpoint-go/dewpoint/state"
 )
 
@@ -94,9 +95,11 @@ func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
 	next := a
 	next.Started = true
 	var all []lrp.Desired
-	var ids []lrp.ID
 	for _, pr := range a.Processes {
 		pr.LRP = p.newLRP(a, pr)
+		if pr.Next != nil {
+			pr.Instances, pr.Next = *pr.Next, nil
+		}
 		d, err := p.desired(a, pr)
 		switch {
 		case errors.Is(err, ErrNoCommand) && pr.Type != Web && pr.Instances == 0:
@@ -104,7 +107,7 @@ func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
 		case err != nil:
 			return a, err
 		default:
-			all, ids = append(all, d), append(ids, d.ID)
+			all = append(all, d)
 		}
 		next.set(pr)
 	}
@@ -113,7 +116,7 @@ func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
 	}
 	ctx, cancel := p.certain(ctx)
 	defer cancel()
-	if err := p.own(ctx, a.ID, ids); err != nil {
+	if err := p.own(ctx, a.ID, all); err != nil {
 		return a, err
 	}
 	for _, d := range all {
@@ -156,6 +159,7 @@ func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, 
 		return now, err
 	}
 	if replaces {
+		p.awaitKnown(ctx, next) // before, so that the old ones get the requests until the new ones can
 		certain, cancel := p.certain(ctx)
 		defer cancel()
 		if err := p.putApp(certain, next); err != nil {
@@ -180,61 +184,6 @@ func (p *Platform) replace(ctx context.Context, a App) error {
 	}
 	_, err = p.settle(ctx, a, next)
 	return err
-}
-
-// placementGrace is how long an instance may be without a place before a push gives up:
-// what is being stopped still takes room.
-const placementGrace = 15 * time.Second
-
-// waitHealthy returns the processes of an app when all instances that are wanted run. An
-// instance that has crashed so often that it has to pause, or that finds no place, ends the
-// wait: *UnhealthyError.
-func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var giveUp *time.Timer
-	defer func() {
-		if giveUp != nil {
-			giveUp.Stop()
-		}
-	}()
-	mine := a.lrps()
-	for e, err := range p.watch(ctx, func() {}) {
-		if err != nil {
-			return nil, err
-		}
-		if !e.Synced && !slices.Contains(mine, e.Instance.LRP) {
-			continue
-		}
-		now, err := p.processes(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		healthy := true
-		var unplaced *lrp.Instance
-		for _, pr := range now {
-			for i := range pr.Now {
-				switch in := &pr.Now[i]; {
-				case in.State == lrp.Crashed:
-					return now, &UnhealthyError{App: a.Name, Process: pr.Type, Instance: *in}
-				case in.PlacementError != "" && unplaced == nil:
-					unplaced = in
-					if giveUp == nil {
-						giveUp = time.AfterFunc(placementGrace, func() { cancel(&UnhealthyError{App: a.Name, Process: pr.Type, Instance: *in}) })
-					}
-				}
-			}
-			healthy = healthy && pr.Running() >= pr.Instances
-		}
-		if unplaced == nil && giveUp != nil {
-			giveUp.Stop()
-			giveUp = nil
-		}
-		if healthy {
-			return now, nil
-		}
-	}
-	return nil, fmt.Errorf("waiting for instances of %s: %w", a.Name, context.Cause(ctx))
 }
 
 // watch is the scheduler's Watch that begins anew where changes were missed: then all
@@ -311,8 +260,12 @@ func (p *Platform) pumpRoutes(ctx context.Context) error {
 func (p *Platform) publish(ins []lrp.Instance) {
 	v := p.db.View()
 	byLRP := map[lrp.ID][]lrp.Instance{}
+	known := map[lrp.ID]int{}
 	for _, in := range ins {
 		byLRP[in.LRP] = append(byLRP[in.LRP], in)
+		if serves(in) {
+			known[in.LRP]++
+		}
 	}
 	var table []router.Route
 	served := map[lrp.ID]bool{}
@@ -321,11 +274,8 @@ func (p *Platform) publish(ins []lrp.Instance) {
 		route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
 		if a, ok := apps.Get(v, r.App); ok && a.Started {
 			web := a.Process(Web)
+			served[web.LRP] = true
 			for _, in := range byLRP[web.LRP] {
-				if in.Index >= web.Instances {
-					continue // it is about to be stopped
-				}
-				served[web.LRP] = true
 				for _, b := range backends(a, web, in) {
 					if r.HTTP2 {
 						b.Protocol = "http2"
@@ -338,7 +288,7 @@ func (p *Platform) publish(ins []lrp.Instance) {
 		table = append(table, route)
 	}
 	p.router.SetTable(router.NewTable(table))
-	p.routed.set(served, guids)
+	p.routed.set(served, guids, known)
 }
 
 // backends are the works of an instance that serve: its own, and those that stand for it on
@@ -364,15 +314,6 @@ func backends(a App, pr Process, in lrp.Instance) []router.Backend {
 // serves tells whether an instance itself may be sent requests.
 func serves(in lrp.Instance) bool { return in.State == lrp.Running && in.Routable }
 
-// waitRouted returns when the router's table has the app's running process.
-func (p *Platform) waitRouted(ctx context.Context, a App) error {
-	web := a.Process(Web)
-	if web.Instances == 0 || web.LRP == "" {
-		return nil
-	}
-	return p.routed.wait(ctx, web.LRP)
-}
-
 // recover ends what an earlier run left in the middle: builds, whose callers are gone, and
 // processes that were not yet, or no longer, an app's.
 func (p *Platform) recover(ctx context.Context) error {
@@ -392,9 +333,16 @@ func (p *Platform) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, a := range p.Apps() { // what was being started or stopped
+	for _, a := range p.Apps() { // what was being started, stopped or scaled
 		if err := p.disown(ctx, a); err != nil {
 			return err
+		}
+		for _, id := range a.lrps() {
+			if d, ok := launched.Get(p.db.View(), string(id)); ok {
+				if err := p.sched.Apply(ctx, d); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	_, err := p.catalog.Sweep(ctx)
@@ -404,16 +352,41 @@ func (p *Platform) recover(ctx context.Context) error {
 // keptBuilds is how many builds of an app are remembered, as in Cloud Foundry.
 const keptBuilds = 100
 
-// expire lets go of old builds and of all but the newest packages and droplets of an app, its current ones
-// aside.
+// used are the sources that an app's processes and tasks need, now or to begin anew. It may be
+// an older droplet's: that which runs goes on while newer ones fail.
+func (p *Platform) used(tx *state.Tx, a App) map[cell.Source]bool {
+	all := map[cell.Source]bool{}
+	note := func(w cell.Work) {
+		for _, l := range w.Layers {
+			all[l.Source] = true
+		}
+	}
+	for _, id := range a.Owned {
+		if d, ok := launched.Get(tx, string(id)); ok {
+			note(d.Work)
+		}
+	}
+	if k, ok := p.sched.(taskKeeper); ok {
+		for _, t := range tasksOf(k, a) {
+			if t.State != scheduler.TaskCompleted {
+				note(t.Work)
+			}
+		}
+	}
+	return all
+}
+
+// expire lets go of old builds and of all but the newest packages and droplets of an app; its current
+// ones, and what runs, stay.
 func (p *Platform) expire(tx *state.Tx, a App) {
 	byAge := func(x, y time.Time) int { return y.Compare(x) }
 	ds := slices.Collect(droplets.By(tx, "app", a.ID))
 	slices.SortFunc(ds, func(x, y Droplet) int { return byAge(x.Created, y.Created) })
 	keep := map[string]bool{a.Package: true}
+	used := p.used(tx, a)
 	n := 0
 	for _, d := range ds {
-		if d.ID == a.Droplet {
+		if d.ID == a.Droplet || used[blobSource(d.Key)] {
 			keep[d.Package] = true
 			continue
 		}

@@ -18,6 +18,9 @@ type sourceOpener interface {
 	Open(ctx context.Context, s cell.Source) (io.ReadCloser, error)
 }
 
+// blobSource is the source of a blob of the catalog.
+func blobSource(key string) cell.Source { return cell.Source("blob:" + key) }
+
 // open gives the cell of this machine the bytes of a source.
 func (p *Platform) open(ctx context.Context, s cell.Source) (io.ReadCloser, error) {
 	kind, rest, _ := strings.Cut(string(s), ":")

@@ -57,9 +57,9 @@ func (p *Platform) Stage(ctx context.Context, app string, out func(logs.Line)) (
 	if err != nil {
 		return Droplet{}, err
 	}
-	unlock, err := p.lockApp(ctx, a.Name)
+	ctx, unlock, err := p.lockApp(ctx, a.Name, false)
 	if err != nil {
-		return Droplet{}, err
+		return Droplet{}, fmt.Errorf("stage %s: %w", a.Name, err)
 	}
 	defer unlock()
 	pkg, ok := packages.Get(p.db.View(), a.Package)
@@ -72,7 +72,7 @@ func (p *Platform) Stage(ctx context.Context, app string, out func(logs.Line)) (
 			out(l)
 		}
 	})
-	return d, err
+	return d, givenUp(ctx, err)
 }
 
 // stagePackage runs one staging; on success the app's current droplet is the new one. It tells
@@ -128,7 +128,7 @@ func (p *Platform) stagingRequest(ctx context.Context, a App, pkg Package, id st
 		Package: cell.Input{Source: cell.Source("package:" + pkg.ID), Dir: "/tmp/app", Name: "app package"},
 	}
 	if c, ok := caches.Get(p.db.View(), a.ID); ok && c.Stack == a.Stack {
-		req.Cache = &cell.Input{Source: cell.Source("blob:" + c.Key), Dir: "/tmp/cache", SHA256: c.SHA256, Name: "build artifacts cache", Optional: true}
+		req.Cache = &cell.Input{Source: blobSource(c.Key), Dir: "/tmp/cache", SHA256: c.SHA256, Name: "build artifacts cache", Optional: true}
 	}
 	var err error
 	if req.DropletKey, err = p.catalog.Reserve(ctx, "droplet", lease); err != nil {

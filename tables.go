@@ -41,8 +41,11 @@ const Web = "web"
 type Process struct {
 	Type      string `json:"type"`
 	Instances int    `json:"instances"` // wanted while the app is started
-	Memory    int64  `json:"memory"`    // bytes for each instance
-	Disk      int64  `json:"disk"`      // bytes for each instance
+	// Next is how many instances the next push or restart begins with, where a push that asked for
+	// that has not come so far; nil: Instances.
+	Next   *int  `json:"next,omitempty"`
+	Memory int64 `json:"memory"` // bytes for each instance
+	Disk   int64 `json:"disk"`   // bytes for each instance
 	// Command overrides the droplet's start command; "" leaves it.
 	Command string `json:"command,omitempty"`
 	// Health says how its health is learned; zero: for web a TCP connection to its port within
@@ -91,7 +94,9 @@ func (a App) bare() App {
 	b := App{ID: a.ID, Name: a.Name, Started: a.Started, Owned: a.Owned, Package: a.Package, Droplet: a.Droplet, Created: a.Created}
 	for _, pr := range a.Processes {
 		p := newProcess(pr.Type)
-		p.LRP = pr.LRP
+		if pr.LRP != "" {
+			p.LRP, p.Next, p.Instances = pr.LRP, &p.Instances, pr.Instances
+		}
 		b.set(p)
 	}
 	return b
@@ -187,6 +192,10 @@ type buildCache struct {
 }
 
 var (
+	// launched is what the scheduler was told of each id in App.Owned, or is about to be told: it
+	// does not change with the settings of the app, until that is started anew.
+	launched = state.NewTable("launched", func(d lrp.Desired) string { return string(d.ID) })
+
 	apps = state.NewTable("apps", func(a App) string { return a.ID },
 		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{nameKey(a.Name)} }})
 	packages = state.NewTable("packages", func(p Package) string { return p.ID },

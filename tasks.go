@@ -84,6 +84,8 @@ func (p *Platform) RunTask(ctx context.Context, app string, r TaskRequest) (Task
 		if r.Result != "" {
 			w.Outputs = []cell.Output{{Path: r.Result, MaxBytes: maxResult, Inline: true}}
 		}
+		ctx, cancel := p.certain(ctx)
+		defer cancel()
 		return k.DesireTask(ctx, id, w, a.ID)
 	})
 	if err != nil {
