@@ -218,7 +218,7 @@ func (x *exchange) failed(w http.ResponseWriter, req *http.Request, err error) {
 	}
 	var big *http.MaxBytesError
 	client := x.body.failed()
-	_, network := client.(net.Error)
+	var network net.Error
 	if client != nil {
 		w.Header().Set("Connection", "close") // nobody knows where the next request begins
 	}
@@ -227,7 +227,7 @@ func (x *exchange) failed(w http.ResponseWriter, req *http.Request, err error) {
 		x.refuse(w, http.StatusRequestTimeout, "", "The body of the request did not arrive in time.")
 	case errors.As(client, &big):
 		x.refuse(w, http.StatusRequestEntityTooLarge, "", "The body of the request is too large.")
-	case errors.Is(context.Cause(req.Context()), context.Canceled), network, errors.Is(client, io.ErrUnexpectedEOF):
+	case errors.Is(context.Cause(req.Context()), context.Canceled), errors.As(client, &network), errors.Is(client, io.ErrUnexpectedEOF):
 		x.refuse(w, 499, "endpoint_failure ("+oneLine(err)+")", text)
 	case client != nil:
 		x.refuse(w, http.StatusBadRequest, "", "The body of the request is malformed.")

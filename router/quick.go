@@ -62,7 +62,7 @@ func (x *exchange) quick(w http.ResponseWriter) bool {
 				return false
 			}
 			var res *http.Response
-			res, err = c.roundTrip(x, w)
+			res, err = c.roundTrip(x, w) //nolint:bodyclose // reply reads it to its end or closes the connection
 			if err != nil && !fresh && !c.got && !isTimeout(err) && x.in.Context().Err() == nil {
 				// The backend closed the connection when the request was on its way.
 				head := c.head
@@ -73,7 +73,7 @@ func (x *exchange) quick(w http.ResponseWriter) bool {
 				}
 				if err == nil {
 					c.head = head
-					res, err = c.roundTrip(x, w)
+					res, err = c.roundTrip(x, w) //nolint:bodyclose // as above
 				}
 			}
 			if err == nil {
@@ -219,6 +219,9 @@ func (x *exchange) copyBody(w http.ResponseWriter, res *http.Response, br *bufio
 	if res.ContentLength < 0 || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 		rc := http.NewResponseController(w)
 		flush = func() { _ = rc.Flush() }
+		if br.Buffered() == 0 {
+			flush() // the head goes ahead of a body that is still to be made
+		}
 	}
 	for {
 		n, err := res.Body.Read(buf[:])

@@ -170,7 +170,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w, x.in = rec, copied
 		defer func() { r.conf.AccessLog(rec.access(x)) }()
 	}
-	x.serve(w)
+	x.serve(w) //nolint:contextcheck // the context is the request's, in x
 }
 
 // buffers keeps the buffers that bodies are copied with.

@@ -41,7 +41,7 @@ func (h *house) client(http2, secure bool) (c *http.Transport, url string) {
 			return &certificate.TLS.Certificates[0], nil
 		}})
 		go func() { _ = s.Config.ServeTLS(s.Listener, "", "") }()
-		h.t.Cleanup(func() { s.Config.Close() })
+		h.t.Cleanup(func() { _ = s.Config.Close() })
 		url = "https://" + s.Listener.Addr().String()
 		c.TLSClientConfig = certificate.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	}
@@ -195,5 +195,55 @@ func testContinue(t *testing.T, h *house) {
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusExpectationFailed {
 		t.Errorf("answer is %d, want 417 and not to be asked for the body", res.StatusCode)
+	}
+}
+
+// testStream has an app that makes its response piece by piece, each when the client has
+// the one before: the head first.
+func testStream(t *testing.T, h *house) {
+	got := make(chan struct{})
+	app := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Accept"))
+		rc := http.NewResponseController(w)
+		for i := range 5 {
+			if i > 0 {
+				fmt.Fprintln(w, "piece", i)
+			}
+			if err := rc.Flush(); err != nil {
+				t.Errorf("flush: %v", err)
+			}
+			<-got
+		}
+	}
+	h.start(router.Config{}, router.Route{Host: "one", Backends: []router.Backend{h.app(0, app)}},
+		router.Route{Host: "two", Backends: []router.Backend{h.http2App(1, app)}})
+	for _, http2 := range []bool{false, true} {
+		c, url := h.client(http2, false)
+		for _, host := range []string{"one", "two"} {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Host = host
+				req.Header.Set("Accept", map[string]string{"GET": "text/plain", "POST": "text/event-stream"}[method])
+				res, err := c.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got <- struct{}{}
+				br := bufio.NewReader(res.Body)
+				for i := 1; i < 5; i++ {
+					if line, err := br.ReadString('\n'); line != fmt.Sprintf("piece %d\n", i) {
+						t.Errorf("%s to %s, HTTP/2 %v: got %q, %v", method, host, http2, line, err)
+					}
+					got <- struct{}{}
+				}
+				if _, err := br.ReadByte(); err != io.EOF {
+					t.Errorf("%s to %s, HTTP/2 %v: the end is %v", method, host, http2, err)
+				}
+				res.Body.Close()
+			}
+		}
 	}
 }

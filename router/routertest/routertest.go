@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		{"EarlyHints", testEarlyHints},
 		{"Continue", testContinue},
 		{"BigBodies", testBigBodies},
+		{"Stream", testStream},
 		{"SlowBody", testSlowBody},
 		{"ClientThatDoesNotRead", testNoReader},
 		{"ConnectionHeader", testConnectionHeader},

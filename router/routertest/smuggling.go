@@ -163,7 +163,7 @@ func Smuggle(h Handler, data []byte) (reached int, err error) {
 		}
 	}
 	go func() { _ = behind.Serve(app) }()
-	defer behind.Close()
+	defer func() { _ = behind.Close() }()
 	h.SetTable(router.NewTable([]router.Route{{Host: "*.x", Backends: []router.Backend{backend(0, app.Addr().String())}}}))
 	defer h.SetTable(nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -195,7 +195,7 @@ func Smuggle(h Handler, data []byte) (reached int, err error) {
 	before.Protocols.SetUnencryptedHTTP2(false)
 	before.ReadTimeout, before.IdleTimeout = 250*time.Millisecond, 250*time.Millisecond // if the end is not understood
 	go func() { _ = before.Serve(l) }()
-	defer before.Close()
+	defer func() { _ = before.Close() }()
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		return 0, err
