@@ -125,6 +125,7 @@ func New(c Config) (*Platform, error) {
 	if err := p.compose(); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
+	p.publish(nil) // until the cells have told, apps are known to the router, and not available
 	return p, nil
 }
 
@@ -303,7 +304,8 @@ func (p *Platform) announce(ctx context.Context) error {
 // Ready is closed when every cell has told what it runs, and pushes are taken.
 func (p *Platform) Ready() <-chan struct{} { return p.ready }
 
-// Router is the handler that sends requests to apps by their host.
+// Router is the handler that sends requests to apps by their host. Before Ready it knows the
+// hosts, and answers 503.
 func (p *Platform) Router() http.Handler { return p.router }
 
 // janitor deletes what nobody needs any more, now and then.
