@@ -237,6 +237,9 @@ func (p *Platform) Run(ctx context.Context) error {
 	defer p.db.Close() //nolint:contextcheck // what is being written is written to its end
 	defer p.giveUpAll()
 	if err := p.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("dewpoint: tidy up after the last run: %w", err)
 	}
 	// The agent outlives the scheduler: while it ends the apps, nobody must start them anew.
