@@ -321,7 +321,8 @@ func (p *ProcessRequest) apply(to *Process) {
 	switch {
 	case p.Instances == nil:
 	case to.LRP != "": // what runs is changed by what takes its place, and not before
-		to.Next = p.Instances
+		next := *p.Instances
+		to.Next = &next
 	default:
 		to.Instances, to.Next = *p.Instances, nil
 	}
