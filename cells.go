@@ -31,8 +31,9 @@ func (p *Platform) NewAgent(c cell.AgentConfig) (*cell.Agent, error) {
 	return cell.New(c)
 }
 
-// AddCell has a further cell take work, from now on. A Scheduler that takes none: an error
-// that wraps errors.ErrUnsupported.
+// AddCell has a further cell take work, from now on. Cells on which an earlier run's instances
+// may be are added before Run: what is on cells that are not known by then is replaced at once.
+// A Scheduler that takes none: an error that wraps errors.ErrUnsupported.
 func (p *Platform) AddCell(c cell.Cell) error {
 	taker, ok := p.sched.(cellTaker)
 	if !ok {

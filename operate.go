@@ -37,7 +37,7 @@ func (p *Platform) Watch(ctx context.Context, after uint64) iter.Seq2[lrp.Event,
 
 // AppOf finds the app and the type of the process that an instance is of; false: none runs it now.
 func (p *Platform) AppOf(id lrp.ID) (App, string, bool) {
-	for a := range apps.All(p.db.View()) {
+	for a := range apps.By(p.db.View(), "lrp", string(id)) {
 		for _, pr := range a.Processes {
 			if pr.LRP == id {
 				return a, pr.Type, true

@@ -145,6 +145,8 @@ func TestTasks(t *testing.T) {
 	assert.True(t, found, "its lines are the app's")
 	_, err = p.RunTask(t.Context(), "app", dewpoint.TaskRequest{})
 	require.ErrorContains(t, err, "Command is empty")
+	_, err = p.RunTask(t.Context(), "app", dewpoint.TaskRequest{Command: "once", Result: "tmp/result"})
+	require.ErrorContains(t, err, `result file "tmp/result": give its whole path`)
 
 	require.NoError(t, p.Delete(t.Context(), "app"))
 	_, err = p.Task(task.ID)

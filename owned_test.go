@@ -118,13 +118,15 @@ func TestReplaceForgetsSettings(t *testing.T) {
 	t.Parallel()
 	p, _ := newWorld(t).start()
 	req := request("app", site("x"))
-	req.Env, req.Memory = []string{"A=1"}, 64<<20
+	two := 2
+	req.Env, req.Memory, req.Instances = []string{"A=1"}, 64<<20, &two
 	res, err := p.Push(t.Context(), req)
 	require.NoError(t, err)
 	assert.EqualValues(t, 64<<20, res.App.Process("web").Memory)
 	res, err = p.Push(t.Context(), request("app", site("x")))
 	require.NoError(t, err)
 	assert.Equal(t, []string{"A=1"}, res.App.Env, "as it was")
+	assert.Equal(t, 2, res.Processes[0].Running())
 	req = request("app", site("x"))
 	req.Replace = true
 	res, err = p.Push(t.Context(), req)

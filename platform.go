@@ -125,6 +125,7 @@ func New(c Config) (*Platform, error) {
 	if err := p.compose(); err != nil {
 		return nil, fmt.Errorf("dewpoint: %w", err)
 	}
+	p.publish(nil) // until the cells have told, apps are known to the router, and not available
 	return p, nil
 }
 
@@ -236,6 +237,9 @@ func (p *Platform) Run(ctx context.Context) error {
 	defer p.db.Close() //nolint:contextcheck // what is being written is written to its end
 	defer p.giveUpAll()
 	if err := p.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("dewpoint: tidy up after the last run: %w", err)
 	}
 	// The agent outlives the scheduler: while it ends the apps, nobody must start them anew.
@@ -303,7 +307,8 @@ func (p *Platform) announce(ctx context.Context) error {
 // Ready is closed when every cell has told what it runs, and pushes are taken.
 func (p *Platform) Ready() <-chan struct{} { return p.ready }
 
-// Router is the handler that sends requests to apps by their host.
+// Router is the handler that sends requests to apps by their host. Before Ready it knows the
+// hosts, and answers 503.
 func (p *Platform) Router() http.Handler { return p.router }
 
 // janitor deletes what nobody needs any more, now and then.

@@ -185,7 +185,7 @@ func TestARestartOverTheSameJournalRunsTheAppAgain(t *testing.T) {
 func TestBadRequestsAreRefusedInOneSentence(t *testing.T) {
 	t.Parallel()
 	p, _ := newWorld(t).start()
-	minus := -1
+	minus, many := -1, 1<<30
 	for name, c := range map[string]struct {
 		req  dewpoint.PushRequest
 		want string
@@ -196,6 +196,11 @@ func TestBadRequestsAreRefusedInOneSentence(t *testing.T) {
 		"empty directory":   {request("a", fstest.MapFS{}), "no files to push"},
 		"missing folder":    {dewpoint.PushRequest{Name: "a", Path: "testdata/none"}, "testdata/none"},
 		"negative count":    {dewpoint.PushRequest{Name: "a", Files: site("x"), Instances: &minus}, "-1 instances"},
+		"too many":          {dewpoint.PushRequest{Name: "a", Files: site("x"), Instances: &many}, "1000000 is the most"},
+		"host with port":    {dewpoint.PushRequest{Name: "a", Files: site("x"), Hosts: []string{"*.example.com", "example.com:80"}}, `host "example.com:80"`},
+		"host with path":    {dewpoint.PushRequest{Name: "a", Files: site("x"), Hosts: []string{"example.com/shop"}}, "without port and path"},
+		"host of all":       {dewpoint.PushRequest{Name: "a", Files: site("x"), Hosts: []string{"*"}}, `host "*"`},
+		"host with end dot": {dewpoint.PushRequest{Name: "a", Files: site("x"), Hosts: []string{"example.com."}}, `host "example.com."`},
 		"environment":       {dewpoint.PushRequest{Name: "a", Files: site("x"), Env: []string{"=x"}}, "NAME=VALUE"},
 		"reserved variable": {dewpoint.PushRequest{Name: "a", Files: site("x"), Env: []string{"PORT=1"}}, "set by the platform"},
 	} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/state"
 )
 
@@ -169,6 +170,11 @@ func (r *PushRequest) Validate() error {
 			return fmt.Errorf("push %s: %w", r.Name, err)
 		}
 	}
+	for _, h := range r.Hosts {
+		if !validHost(h) {
+			return fmt.Errorf("push %s: host %q: write a name such as www.example.com or *.example.com, without port and path", r.Name, h)
+		}
+	}
 	for _, kv := range r.Env {
 		k, _, ok := strings.Cut(kv, "=")
 		if !ok || k == "" || strings.ContainsRune(kv, 0) {
@@ -193,6 +199,8 @@ func (p *ProcessRequest) validate() error {
 		return fmt.Errorf("process type %q: use letters, digits, \"-\", \"_\" and \".\", at most 63 of them", p.Type)
 	case p.Instances != nil && *p.Instances < 0:
 		return fmt.Errorf("process %s: %d instances: the number cannot be negative", p.Type, *p.Instances)
+	case p.Instances != nil && *p.Instances > lrp.MaxInstances:
+		return fmt.Errorf("process %s: %d instances: %d is the most", p.Type, *p.Instances, lrp.MaxInstances)
 	case p.Memory < 0 || p.Disk < 0:
 		return fmt.Errorf("process %s: memory %d, disk %d: neither can be negative", p.Type, p.Memory, p.Disk)
 	}
@@ -204,6 +212,19 @@ func (p *ProcessRequest) validate() error {
 		return fmt.Errorf("process %s: %w", p.Type, err)
 	}
 	return nil
+}
+
+func validHost(s string) bool {
+	s = strings.TrimPrefix(s, "*.")
+	if len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if !validName(label) {
+			return false
+		}
+	}
+	return true
 }
 
 func validName(s string) bool {
@@ -300,7 +321,8 @@ func (p *ProcessRequest) apply(to *Process) {
 	switch {
 	case p.Instances == nil:
 	case to.LRP != "": // what runs is changed by what takes its place, and not before
-		to.Next = p.Instances
+		next := *p.Instances
+		to.Next = &next
 	default:
 		to.Instances, to.Next = *p.Instances, nil
 	}

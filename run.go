@@ -154,7 +154,7 @@ func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, 
 	if err != nil {
 		if replaces {
 			p.withdraw(ctx, old)
-			return now, fmt.Errorf("%w\n(what ran before goes on)", err)
+			return now, goesOn(err)
 		}
 		return now, err
 	}
@@ -174,6 +174,16 @@ func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, 
 	certain, cancel := p.certain(ctx)
 	defer cancel()
 	return now, p.disown(certain, next)
+}
+
+// goesOn adds to the error of a replacement what has become of what it should replace.
+func goesOn(err error) error {
+	note := "what ran before goes on"
+	var u *UnhealthyError
+	if errors.As(err, &u) && u.Instance.PlacementError != "" {
+		note += "; until the new instances serve, both need room: add a cell, scale something down, or stop the app first"
+	}
+	return fmt.Errorf("%w\n(%s)", err, note)
 }
 
 // replace runs an app's current droplet in place of what runs.

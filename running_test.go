@@ -1,6 +1,7 @@
 package dewpoint_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"testing"
@@ -196,4 +197,23 @@ func TestWhatIsNotThereIsSaid(t *testing.T) {
 	says(p.RestartInstance(t.Context(), "app", "", 4), `restart instance app: there is no instance 4 of web, which has 1`)
 	require.NoError(t, p.Stop(t.Context(), "app"))
 	says(p.RestartInstance(t.Context(), "app", "", 0), `restart instance app: there is no instance 0 of web: the app is stopped`)
+}
+
+// While a platform is starting, its apps are not unknown, but not available.
+func TestBeforeReadyAppsAreNotAvailable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, stop := w.start()
+	_, err := p.Push(t.Context(), request("app", site("x")))
+	require.NoError(t, err)
+	stop()
+	p, err = dewpoint.New(dewpoint.Config{Blobs: w.blobs, Journal: w.journal, Runtime: w.runtime})
+	require.NoError(t, err)
+	code, _ := get(p, "app.localhost", "/")
+	assert.Equal(t, 503, code)
+	code, _ = get(p, "other.localhost", "/")
+	assert.Equal(t, 404, code)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, p.Run(ctx))
 }

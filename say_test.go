@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/logs"
+	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/state"
 )
 
@@ -24,4 +25,15 @@ func TestLinesOfADeletedAppAreNotKept(t *testing.T) {
 	require.NoError(t, p.Delete(t.Context(), "app"))
 	p.say(logs.Line{App: "a", Text: "stopping instance"})
 	assert.Empty(t, kept.Tail("a", 10))
+}
+
+// What takes the place of something needs room beside it, which is said where there is none.
+func TestAReplacementWithoutRoomSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	err := goesOn(&UnhealthyError{App: "shop", Process: Web, Instance: lrp.Instance{State: lrp.Unclaimed, PlacementError: "insufficient resources: memory"}})
+	assert.EqualError(t, err, "instance 0 of shop found no place: insufficient resources: memory\n"+
+		"(what ran before goes on; until the new instances serve, both need room: add a cell, scale something down, or stop the app first)")
+	err = goesOn(&UnhealthyError{App: "shop", Process: Web, Instance: lrp.Instance{State: lrp.Running}})
+	assert.ErrorContains(t, err, "readiness check does not pass")
+	assert.ErrorContains(t, err, "\n(what ran before goes on)")
 }

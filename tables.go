@@ -95,7 +95,8 @@ func (a App) bare() App {
 	for _, pr := range a.Processes {
 		p := newProcess(pr.Type)
 		if pr.LRP != "" {
-			p.LRP, p.Next, p.Instances = pr.LRP, &p.Instances, pr.Instances
+			next := p.Instances
+			p.LRP, p.Next, p.Instances = pr.LRP, &next, pr.Instances
 		}
 		b.set(p)
 	}
@@ -197,7 +198,14 @@ var (
 	launched = state.NewTable("launched", func(d lrp.Desired) string { return string(d.ID) })
 
 	apps = state.NewTable("apps", func(a App) string { return a.ID },
-		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{nameKey(a.Name)} }})
+		state.Index[App]{Name: "name", Unique: true, Keys: func(a App) []string { return []string{nameKey(a.Name)} }},
+		state.Index[App]{Name: "lrp", Keys: func(a App) []string {
+			keys := make([]string, 0, len(a.Processes))
+			for _, id := range a.lrps() {
+				keys = append(keys, string(id))
+			}
+			return keys
+		}})
 	packages = state.NewTable("packages", func(p Package) string { return p.ID },
 		state.Index[Package]{Name: "app", Keys: func(p Package) []string { return []string{p.App} }})
 	builds = state.NewTable("builds", func(b Build) string { return b.ID },

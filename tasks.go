@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"slices"
 	"time"
 
@@ -23,7 +24,7 @@ type TaskRequest struct {
 	Memory, Disk int64
 	// Timeout ends it; 0: none.
 	Timeout time.Duration
-	// Result is a file whose content comes back in Task.Outputs, of at most 50 KiB; "": none.
+	// Result is the whole path of a file whose content comes back in Task.Outputs, of at most 50 KiB; "": none.
 	Result string
 }
 
@@ -66,6 +67,9 @@ func (p *Platform) RunTask(ctx context.Context, app string, r TaskRequest) (Task
 	if r.Memory < 0 || r.Disk < 0 || r.Timeout < 0 || r.Name != "" && !validName(r.Name) {
 		return Task{}, fmt.Errorf("run a task of %s: name %q, memory %d, disk %d, timeout %v: none can be negative, and a name is of letters, digits, \"-\", \"_\" and \".\"",
 			app, r.Name, r.Memory, r.Disk, r.Timeout)
+	}
+	if r.Result != "" && !path.IsAbs(r.Result) {
+		return Task{}, fmt.Errorf("run a task of %s: result file %q: give its whole path, such as /home/vcap/app/%s", app, r.Result, path.Base(r.Result))
 	}
 	var id string
 	err = p.change(ctx, "run a task of", app, func(ctx context.Context, a App) error {
