@@ -293,7 +293,7 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		return err
 	})
 	if _, gone := p.App(app); errors.Is(err, fs.ErrNotExist) && gone != nil {
-		return nil // somebody else deleted it meanwhile
+		return nil //nolint:nilerr // somebody else deleted it meanwhile
 	}
 	return err
 }

@@ -144,12 +144,12 @@ func (p *Plan) wake(at, now time.Time) {
 // leave takes a row off a cell that is lost or drained.
 func (u Rules) leave(r Row, at Presence, now time.Time) (Row, bool) {
 	o := r.occupant()
-	switch {
-	case at == Lost:
+	switch at {
+	case Lost:
 		if r.Suspect == nil {
 			r.Suspect = &o
 		}
-	case at == Draining:
+	case Draining:
 		// What does not run yet need not begin there.
 		if r.State == Running && r.Evacuating == nil {
 			o.Until = now.Add(u.Evacuation)

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"slices"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -256,9 +255,4 @@ func (c *Core) placeAttended(t *turn, p *placing) {
 		a.err, a.over = err, true
 		t.tell = append(t.tell, a)
 	}
-}
-
-// attendedIDs returns the ids of the attended tasks that are not over.
-func (c *Core) attendedIDs() []string {
-	return slices.DeleteFunc(sorted(c.attended), func(id string) bool { return c.attended[id].over })
 }

@@ -106,8 +106,7 @@ type Scheduler struct {
 	mu       sync.Mutex
 	ran      bool
 	inbox    []func(*Core)
-	peers    map[string]*peer // by cell id, those that have one
-	joining  []*peer          // not served by a pump yet
+	joining  []*peer // not served by a pump yet
 	readers  map[reading]chan struct{}
 	runners  map[string]*runner // waiting RunTasks, by work id
 	stepping []chan struct{}    // closed when a Step has stored what it decided

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/state"
@@ -36,11 +35,10 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // world is everything that a history is played in.
 type world struct {
-	rng  *rand.Rand
-	now  time.Time
-	q    queue
-	seq  uint64
-	memo strings.Builder
+	rng *rand.Rand
+	now time.Time
+	q   queue
+	seq uint64
 
 	hash     uint64
 	events   int
