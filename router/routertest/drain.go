@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/router"
 )
@@ -95,5 +99,42 @@ func testDrain(t *testing.T, h *house) {
 	load.Wait()
 	if late.Load() > 0 {
 		t.Errorf("%d requests came to instances that had left", late.Load())
+	}
+}
+
+// testUsedAtSwap holds that a connection which is in use when its backend leaves is closed
+// when the request is over.
+func testUsedAtSwap(t *testing.T, h *house) {
+	entered, leave, closed := make(chan struct{}), make(chan struct{}), make(chan struct{}, 10)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		entered <- struct{}{}
+		<-leave
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	b := backend(0, strings.TrimPrefix(s.URL, "http://"))
+	h.start(router.Config{})
+	for _, body := range []string{"", "body"} {
+		h.h.SetTable(router.NewTable([]router.Route{{Host: "app", Backends: []router.Backend{b}}}))
+		done := make(chan answer)
+		method := map[string]string{"": http.MethodGet, "body": http.MethodPost}[body]
+		go func() { done <- h.send(method, "app", "/", strings.NewReader(body)) }()
+		<-entered
+		h.h.SetTable(nil)
+		leave <- struct{}{}
+		if a := <-done; a.status != 200 {
+			t.Errorf("%s: answer is %d %q", method, a.status, a.body)
+		}
+		select {
+		case <-closed:
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s: the connection stays open", method)
+		}
 	}
 }

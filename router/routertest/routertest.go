@@ -70,6 +70,8 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		{"ConnectionHeader", testConnectionHeader},
 		{"UnsolicitedResponse", testUnsolicited},
 		{"StaleConnection", testStale},
+		{"LateResponse", testLate},
+		{"ConnectionInUseAtSwap", testUsedAtSwap},
 		{"Smuggling", testSmuggling},
 	}
 	for _, c := range cases {

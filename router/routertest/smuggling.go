@@ -101,6 +101,39 @@ func testUnsolicited(t *testing.T, h *house) {
 	}
 }
 
+// testLate has an app that sends what nobody asked for when the connection is idle already.
+func testLate(t *testing.T, h *house) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	conns := make(chan net.Conn, 10)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				}
+				conns <- conn
+			}()
+		}
+	}()
+	h.start(router.Config{}, router.Route{Host: "app", Backends: []router.Backend{backend(0, l.Addr().String())}})
+	for range 3 {
+		if a := h.get("app", "/"); a.status != 200 || a.body != "ok" {
+			t.Errorf("answer is %d %q", a.status, a.body)
+		}
+		conn := <-conns
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+	}
+}
+
 // testStale has an app that closes each connection after one response without saying so.
 func testStale(t *testing.T, h *house) {
 	b, got := h.scripted(0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
