@@ -93,7 +93,8 @@ type Platform struct {
 	stager  *staging.Stager
 	router  *router.Router
 	routed  routedSet
-	agent   *cell.Agent // nil without Runtime
+	table   map[string]router.Route // what publish gave the router; New's, then pumpRoutes' alone
+	agent   *cell.Agent             // nil without Runtime
 	ready   chan struct{}
 
 	mu     sync.Mutex

@@ -1,8 +1,10 @@
 package dewpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -59,6 +61,9 @@ func (s *instanceSet) list() []lrp.Instance {
 	for _, in := range s.set {
 		out = append(out, in)
 	}
+	slices.SortFunc(out, func(a, b lrp.Instance) int {
+		return cmp.Or(cmp.Compare(a.LRP, b.LRP), cmp.Compare(a.Index, b.Index))
+	})
 	return out
 }
 

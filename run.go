@@ -266,7 +266,7 @@ func (p *Platform) pumpRoutes(ctx context.Context) error {
 	}
 }
 
-// publish makes the router's table of what there is.
+// publish brings the router's table up to date with what there is.
 func (p *Platform) publish(ins []lrp.Instance) {
 	v := p.db.View()
 	byLRP := map[lrp.ID][]lrp.Instance{}
@@ -277,7 +277,8 @@ func (p *Platform) publish(ins []lrp.Instance) {
 			known[in.LRP]++
 		}
 	}
-	var table []router.Route
+	var changes []router.Change
+	next := map[string]router.Route{}
 	served := map[lrp.ID]bool{}
 	guids := map[string]bool{}
 	for r := range routes.All(v) {
@@ -295,10 +296,28 @@ func (p *Platform) publish(ins []lrp.Instance) {
 				}
 			}
 		}
-		table = append(table, route)
+		next[r.key()] = route
+		if old, ok := p.table[r.key()]; !ok || !sameRoute(old, route) {
+			changes = append(changes, router.Change{Route: route})
+		}
 	}
-	p.router.SetTable(router.NewTable(table))
+	for key, old := range p.table {
+		if _, ok := next[key]; !ok {
+			changes = append(changes, router.Change{Route: old, Gone: true})
+		}
+	}
+	p.table = next
+	if len(changes) > 0 {
+		p.router.SetTable(p.router.Table().With(changes...))
+	}
 	p.routed.set(served, guids, known)
+}
+
+// sameRoute compares what this file makes.
+func sameRoute(a, b router.Route) bool {
+	return a.Options == b.Options && slices.EqualFunc(a.Backends, b.Backends, func(x, y router.Backend) bool {
+		return x.Instance == y.Instance && x.Addr == y.Addr && x.Protocol == y.Protocol && x.App == y.App && x.Process == y.Process && x.Index == y.Index
+	})
 }
 
 // backends are the works of an instance that serve: its own, and those that stand for it on

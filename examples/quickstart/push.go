@@ -17,6 +17,7 @@ import (
 	"github.com/dewpoint-go/dewpoint"
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/router"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 	"github.com/dewpoint-go/dewpoint/state/sqlite"
 )
@@ -36,7 +37,7 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(runCtx) }()
-	server := &http.Server{Handler: p.Router(), ReadHeaderTimeout: 10 * time.Second}
+	server := router.NewServer(p.Router(), router.ServerConfig{})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 
