@@ -154,6 +154,9 @@ func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, 
 	if err != nil {
 		if replaces {
 			p.withdraw(ctx, old)
+			if errors.Is(context.Cause(ctx), ErrStopped) {
+				return now, err // nothing goes on
+			}
 			return now, goesOn(err)
 		}
 		return now, err
