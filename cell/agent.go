@@ -212,6 +212,11 @@ func (a *Agent) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
+	select {
+	case <-a.ended:
+		return State{}, a.errEnded()
+	default:
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return State{ID: a.cfg.ID, Zone: a.cfg.Zone, Tags: slices.Clone(a.cfg.Tags), OptionalTags: slices.Clone(a.cfg.OptionalTags),

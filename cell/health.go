@@ -204,6 +204,8 @@ func (m *monitor) liveness() (time.Duration, bool) {
 	j.line("HEALTH", true, text)
 	j.line(j.cellSrc, true, "Container became unhealthy")
 	j.line(j.cellSrc, true, advice)
+	// It gets no requests while it is given its time to end.
+	j.set(func(s *Status) { s.NotReady = true })
 	m.fails <- &fail{ReasonHealth, "Instance became unhealthy: " + text + "\n" + advice}
 	return 0, false
 }

@@ -27,9 +27,12 @@ type Core struct {
 	maxMoves   int // when a cell comes; 0: none
 	readsLines bool
 
-	phase    phase
-	failed   bool      // the last Step could not store
-	patience time.Time // until then cells that say nothing are waited for
+	phase     phase
+	failed    bool      // the last Step could not store
+	patience  time.Time // until then cells that say nothing are waited for
+	strangers time.Time // until then, instances on cells that are not known are left alone
+	awaited   bool      // there are such
+	now       time.Time // of the Step under way
 
 	members map[string]*Member // by cell id
 	unnamed []*Member          // those that have not told their id
@@ -133,12 +136,16 @@ type Effects struct {
 }
 
 // Begin is told when the Core begins to be stepped: from then on cells are waited for.
-func (c *Core) Begin(now time.Time) { c.patience = now.Add(2 * c.lostAfter) }
+func (c *Core) Begin(now time.Time) {
+	c.patience = now.Add(2 * c.lostAfter)
+	c.strangers = now.Add(c.lostAfter)
+}
 
 // Step decides what follows from all that was told, and from the time, and stores it in one
 // Update. A failure to store is logged, and tried again. Its error is one after which nothing
 // can be stored any more: the Core is of no use then.
 func (c *Core) Step(ctx context.Context, now time.Time) (Effects, error) {
+	c.now = now
 	c.ring(now)
 	if c.phase == listening && c.allHeard(now) {
 		c.phase = deciding

@@ -274,3 +274,53 @@ func TestCancelledTaskWhoseStopFails(t *testing.T) {
 		})
 	}
 }
+
+// Cells that are added after a restart find their instances as they were: what is not there yet
+// is not lost yet.
+func TestCellsThatComeLateKeepTheirInstances(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := state.NewMemory()
+		c1, c2 := schedulertest.New(schedulertest.Config{ID: "c1"}), schedulertest.New(schedulertest.Config{ID: "c2"})
+		s := open(t, j, scheduler.Config{Cells: []cell.Cell{c1, c2}})
+		stop := run(t, s)
+		before := apply(t, s, web("a", 4))
+		stop()
+
+		s = open(t, j, scheduler.Config{})
+		run(t, s)
+		require.NoError(t, s.AddCell(c1))
+		time.Sleep(5 * time.Second)
+		require.NoError(t, s.AddCell(c2))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, guids(before), guids(instances(t, s, "a")))
+		assert.Len(t, c1.Works(), 2)
+		assert.Len(t, c2.Works(), 2)
+		stop()
+		assert.Empty(t, s.Audit())
+	})
+}
+
+// One that does not come is lost when its time is over.
+func TestACellThatNeverComesBackIsLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := state.NewMemory()
+		c1, c2 := schedulertest.New(schedulertest.Config{ID: "c1"}), schedulertest.New(schedulertest.Config{ID: "c2"})
+		s := open(t, j, scheduler.Config{Cells: []cell.Cell{c1, c2}})
+		stop := run(t, s)
+		apply(t, s, web("a", 4))
+		stop()
+
+		s = open(t, j, scheduler.Config{Cells: []cell.Cell{c1}})
+		run(t, s)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		assert.Len(t, c1.Works(), 2)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		assert.Len(t, c1.Works(), 4)
+		for _, in := range instances(t, s, "a") {
+			assert.Equal(t, "c1", in.Cell)
+		}
+	})
+}

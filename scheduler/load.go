@@ -173,6 +173,13 @@ func (c *Core) touchCell(id string) {
 func (c *Core) presence(id string) lrp.Presence {
 	m := c.members[id]
 	switch {
+	case m == nil && !c.removed[id] && c.now.Before(c.strangers):
+		// A cell that was there before a restart may yet be added: it has as long as one that is silent.
+		if !c.awaited {
+			c.awaited = true
+			c.set(alarm{at: c.strangers, kind: alarmAll})
+		}
+		return lrp.Unknown
 	case m == nil && c.phase != listening, m != nil && m.lost:
 		return lrp.Lost
 	case m == nil || !m.synced:

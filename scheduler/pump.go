@@ -77,6 +77,7 @@ func (s *Scheduler) serve(ctx context.Context, p *peer) {
 	case <-ctx.Done():
 	}
 	m := p.m
+	told := false
 	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, time.Second) {
 		wctx, cancel := context.WithCancel(ctx)
 		p.mu.Lock()
@@ -85,12 +86,19 @@ func (s *Scheduler) serve(ctx context.Context, p *peer) {
 		s.post(func(c *Core) { c.Watching(m) })
 		for e, err := range p.cell.Watch(wctx) {
 			if err != nil {
-				s.log.Warn("watching a cell failed; it is tried again", "cell", m.id, "error", err)
+				if !told && ctx.Err() == nil {
+					told = true
+					s.log.Warn("watching a cell failed; it is tried again", "cell", m.id, "error", err)
+				}
 				break
 			}
 			now := s.now()
 			s.post(func(c *Core) { c.Event(m, e, now) })
 			if e.Synced {
+				if told {
+					told = false
+					s.log.Info("a cell can be watched again", "cell", m.id)
+				}
 				pause = 25 * time.Millisecond
 			}
 		}

@@ -46,6 +46,18 @@ func (e *PlacementError) Error() string {
 	return e.Text + " (" + strings.Join(parts, "; ") + ")"
 }
 
+// StagingReason is what a staging without a place is called, in Cloud Foundry's words; package
+// staging asks for it.
+func (e *PlacementError) StagingReason() string {
+	switch {
+	case strings.HasPrefix(e.Text, textInsufficient), strings.HasPrefix(e.Text, textInFlight):
+		return "InsufficientResources"
+	case strings.HasPrefix(e.Text, textIncompatible):
+		return "NoCompatibleCell"
+	}
+	return "CellCommunicationError"
+}
+
 // The texts of a PlacementError, which are Cloud Foundry's; details may follow a ":" or a word.
 const (
 	textSilent       = "unable to communicate to compatible cells"

@@ -193,6 +193,13 @@ func (s *Stager) fail(ctx context.Context, r Request, limit time.Duration, p *ph
 	default:
 		e = &Error{Err: err}
 		e.Reason, e.Retryable = placement(err)
+		// What has no place says so itself; through whose hands it went nobody asks.
+		if s, ok := errors.AsType[interface {
+			error
+			StagingReason() string
+		}](err); ok {
+			e.Text, e.Err = s.Error(), s
+		}
 	}
 	e.Staging, e.Name = cmp.Or(e.Staging, r.ID), cmp.Or(e.Name, r.AppName)
 	// By whom the end was noticed first is an accident; what was going on is not.
