@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,7 +192,12 @@ func TestPlacementErrors(t *testing.T) {
 		assert.Equal(t, "x", e.Staging)
 		if _, ok := errors.AsType[*staging.Error](c.err); !ok {
 			assert.True(t, e.Retryable, "%v: tomorrow there may be room", c.err)
-			assert.ErrorIs(t, err, c.err)
+			if no, ok := errors.AsType[*scheduler.PlacementError](c.err); ok {
+				assert.ErrorIs(t, err, no)
+				assert.Equal(t, 1, strings.Count(err.Error(), no.Text), "it is said once: %v", err)
+			} else {
+				assert.ErrorIs(t, err, c.err)
+			}
 		}
 	}
 }
