@@ -1,0 +1,160 @@
+package dewpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/lrp"
+	"github.com/dewpoint-go/dewpoint/router"
+)
+
+// watch is the scheduler's Watch that begins anew where changes were missed: then all
+// that is comes again, and a second Synced. begin is called before each beginning.
+func (p *Platform) watch(ctx context.Context, begin func()) iter.Seq2[lrp.Event, error] {
+	return func(yield func(lrp.Event, error) bool) {
+		for {
+			missed := false
+			begin()
+			for e, err := range p.sched.Watch(ctx, 0) {
+				if missed = errors.Is(err, lrp.ErrCompacted); missed {
+					break
+				}
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+			if !missed {
+				return
+			}
+		}
+	}
+}
+
+// pumpRoutes keeps the router's table as routes and instances are. Until the cells have
+// told what they run there is none: what an earlier run left may be somebody else's by now.
+func (p *Platform) pumpRoutes(ctx context.Context) error {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil
+	}
+	events := make(chan struct{}, 1)
+	failed := make(chan error, 1)
+	set := newInstanceSet()
+	go func() {
+		defer close(failed)
+		for e, err := range p.watch(ctx, set.begin) {
+			if err != nil {
+				failed <- fmt.Errorf("watch instances: %w", err)
+				return
+			}
+			if !set.apply(e) {
+				continue
+			}
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	defer func() {
+		for range failed { // until the watcher has ended
+		}
+	}()
+	for {
+		changed := p.db.Changed(apps, routes)
+		p.publish(set.list())
+		select {
+		case <-ctx.Done():
+			return nil
+		case err, ok := <-failed:
+			if !ok {
+				return nil
+			}
+			return err
+		case <-changed:
+		case <-events:
+		}
+	}
+}
+
+// publish brings the router's table up to date with what there is.
+func (p *Platform) publish(ins []lrp.Instance) {
+	v := p.db.View()
+	byLRP := map[lrp.ID][]lrp.Instance{}
+	known := map[lrp.ID]int{}
+	for _, in := range ins {
+		byLRP[in.LRP] = append(byLRP[in.LRP], in)
+		if serves(in) {
+			known[in.LRP]++
+		}
+	}
+	var changes []router.Change
+	next := map[string]router.Route{}
+	served := map[lrp.ID]bool{}
+	guids := map[string]bool{}
+	for r := range routes.All(v) {
+		route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
+		if a, ok := apps.Get(v, r.App); ok && a.Started {
+			web := a.Process(Web)
+			served[web.LRP] = true
+			for _, in := range byLRP[web.LRP] {
+				for _, b := range backends(a, web, in) {
+					if r.HTTP2 {
+						b.Protocol = "http2"
+					}
+					route.Backends = append(route.Backends, b)
+					guids[b.Instance] = true
+				}
+			}
+		}
+		next[r.key()] = route
+		if old, ok := p.table[r.key()]; !ok || !sameRoute(old, route) {
+			changes = append(changes, router.Change{Route: route})
+		}
+	}
+	for key, old := range p.table {
+		if _, ok := next[key]; !ok {
+			changes = append(changes, router.Change{Route: old, Gone: true})
+		}
+	}
+	p.table = next
+	if len(changes) > 0 {
+		p.router.SetTable(p.router.Table().With(changes...))
+	}
+	p.routed.set(served, guids, known)
+}
+
+// sameRoute compares what this file makes.
+func sameRoute(a, b router.Route) bool {
+	return a.Options == b.Options && slices.EqualFunc(a.Backends, b.Backends, func(x, y router.Backend) bool {
+		return x.Instance == y.Instance && x.Addr == y.Addr && x.Protocol == y.Protocol && x.App == y.App && x.Process == y.Process && x.Index == y.Index
+	})
+}
+
+// backends are the works of an instance that serve: its own, and those that stand for it on
+// a cell that is lost or drained until it runs elsewhere.
+func backends(a App, pr Process, in lrp.Instance) []router.Backend {
+	var all []router.Backend
+	add := func(guid string, addresses []cell.Address) {
+		if len(addresses) > 0 {
+			all = append(all, router.Backend{App: a.ID, Process: string(pr.LRP), Instance: guid, Index: in.Index, Addr: addresses[0].Host})
+		}
+	}
+	if serves(in) {
+		add(in.GUID, in.Addresses)
+	}
+	for _, o := range in.Others {
+		if o.Routable {
+			add(o.GUID, o.Addresses)
+		}
+	}
+	return all
+}
+
+// serves tells whether an instance itself may be sent requests.
+func serves(in lrp.Instance) bool { return in.State == lrp.Running && in.Routable }
