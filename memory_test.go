@@ -146,9 +146,13 @@ func serveInMemory(ctx context.Context, p cell.MemoryProcess) int {
 		}
 		w.Write(data)
 	})}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
+	ended := make(chan struct{})
+	context.AfterFunc(ctx, func() { // as an app that traps SIGTERM
+		defer close(ended)
+		_ = srv.Shutdown(context.WithoutCancel(ctx))
+	})
 	fmt.Fprintln(p.Stdout, "listening")
 	_ = srv.Serve(l)
+	<-ended
 	return 0
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/lrp"
@@ -70,15 +71,30 @@ func (s *instanceSet) list() []lrp.Instance {
 // routedSet tells what the router's table has.
 type routedSet struct {
 	mu      sync.Mutex
-	lrps    map[lrp.ID]bool // processes that it was made for
-	guids   map[string]bool // works that get requests
-	known   map[lrp.ID]int  // instances that can serve, of every process: also of one that is not an app's yet
-	changed chan struct{}   // closed at the next change
+	lrps    map[lrp.ID]bool      // processes that it was made for
+	guids   map[string]bool      // works that get requests
+	left    map[string]time.Time // works that got some until a moment ago
+	known   map[lrp.ID]int       // instances that can serve, of every process: also of one that is not an app's yet
+	changed chan struct{}        // closed at the next change
 }
 
 func (r *routedSet) set(lrps map[lrp.ID]bool, guids map[string]bool, known map[lrp.ID]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now()
+	if r.left == nil {
+		r.left = map[string]time.Time{}
+	}
+	for guid, at := range r.left {
+		if now.Sub(at) > lastRequests {
+			delete(r.left, guid)
+		}
+	}
+	for guid := range r.guids {
+		if !guids[guid] {
+			r.left[guid] = now
+		}
+	}
 	r.lrps, r.guids, r.known = lrps, guids, known
 	if r.changed != nil {
 		close(r.changed)
@@ -117,9 +133,27 @@ func (r *routedSet) knows(ctx context.Context, id lrp.ID, n int) error {
 	return r.until(ctx, func() bool { return r.known[id] >= n })
 }
 
+// lastRequests is how long after a work has left the table it is not yet told to stop: requests
+// for which it was chosen just before are then on it, and are finished there.
+const lastRequests = 250 * time.Millisecond
+
 // gone waits until a work gets no requests any more.
 func (r *routedSet) gone(ctx context.Context, guid string) {
-	_ = r.until(ctx, func() bool { return !r.guids[guid] }) // then it is stopped all the same
+	if r.until(ctx, func() bool { return !r.guids[guid] }) != nil {
+		return // then it is stopped all the same
+	}
+	r.mu.Lock()
+	at, ok := r.left[guid]
+	r.mu.Unlock()
+	if !ok {
+		return
+	}
+	t := time.NewTimer(lastRequests - time.Since(at))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func lastPosition(p *Platform, app string) logs.Position {

@@ -67,7 +67,12 @@ func (u Rules) Reconcile(d *Desired, rows []Row, presence func(cellID string) Pr
 		have[r.Index] = true
 		next, changed := *r, false
 		if !settled(r, presence) {
-			next, changed = u.row(*r, presence, now, &p)
+			// One decision can make way for another: what is left has nothing to decide.
+			for more := true; more; {
+				if next, more = u.row(next, presence, now, &p); more {
+					changed = true
+				}
+			}
 		}
 		if changed {
 			p.Put = append(p.Put, next)
