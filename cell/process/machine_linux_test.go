@@ -97,7 +97,7 @@ func fullDisk(t *testing.T, dir string) {
 	w.ID, w.Process.Args = "stays", []string{"-c", "cat /dev/zero > big; exec sleep 1000"}
 	w.Outputs, w.Health = nil, &cell.Health{Type: "process"}
 	require.NoError(t, a.Start(t.Context(), w))
-	require.Eventually(t, func() bool { return free(t, dir) < 64<<10 }, patience, tick)
+	require.Eventually(t, func() bool { return free(t, dir) <= 16 }, patience, tick)
 	stopped(t, a, "stays")
 	good("after-stays")
 	for _, id := range []string{"layer", "input", "filler", "after-layer", "after-input", "after-filler", "after-stays"} {
