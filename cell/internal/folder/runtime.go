@@ -182,6 +182,23 @@ func (r *Runtime) Close() error {
 	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
 
+// Program is what offers the roles.
+func (r *Runtime) Program() *lifecycle.Program { return r.cfg.Program }
+
+// Try makes a folder like that of a container for a while, which nobody else sees.
+func (r *Runtime) Try(try func(Start) error) error {
+	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "try-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = removeAll(dir) }() // what is left goes with the next New
+	m := meta{State: statePrefix}
+	if err := r.build(context.Background(), dir, m, nil); err != nil {
+		return err
+	}
+	return try(Start{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, m.State, "try"), Dir: "/home/vcap", Env: r.cfg.Env})
+}
+
 // Capacity implements cell.Runtime.
 func (r *Runtime) Capacity(context.Context) (cell.Resources, error) {
 	res := cell.Resources{Memory: r.cfg.Memory, Disk: r.cfg.Disk, Containers: r.cfg.Containers,

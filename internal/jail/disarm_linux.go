@@ -1,0 +1,95 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// disarm lets go of all powers, for ever. The thread must be locked.
+func disarm(s Spec) error {
+	for c := uintptr(0); c <= 63; c++ {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
+			break // the last one that the kernel knows was before
+		} else if err != nil {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	if s.User != 0 {
+		if err := become(s.User); err != nil {
+			return fmt.Errorf("become user %d: %w", s.User, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no new privileges: %w", err)
+	}
+	if err := limit(s); err != nil {
+		return err
+	}
+	if _, err := scope(); err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	if err := install(filter()); err != nil {
+		return fmt.Errorf("seccomp: %w", err)
+	}
+	return nil
+}
+
+func become(id int) error {
+	if err := syscall.Setgroups([]int{id}); err != nil {
+		return err
+	}
+	if err := syscall.Setresgid(id, id, id); err != nil {
+		return err
+	}
+	return syscall.Setresuid(id, id, id)
+}
+
+// spare is how many threads the first process, which counts, and the start of a program may have.
+const spare = 32
+
+func limit(s Spec) error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("limit core dumps: %w", err)
+	}
+	if s.PIDs == 0 {
+		return nil
+	}
+	// Counted for each user namespace since Linux 5.14.
+	n := s.PIDs + spare
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+		return fmt.Errorf("limit processes to %d: %w", s.PIDs, err)
+	}
+	return nil
+}
+
+// scope keeps the program from sockets of the abstract namespace, which belongs to the network, and from
+// signals to others. It is false where the kernel does not offer that (before 6.12).
+func scope() (bool, error) {
+	const byVersion = 1 // LANDLOCK_CREATE_RULESET_VERSION
+	abi, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, byVersion)
+	if e != 0 || abi < 6 {
+		return false, nil //nolint:nilerr // a second wall, where there is one
+	}
+	// The first three fields of struct landlock_ruleset_attr; what follows is of newer kernels.
+	attr := struct{ fs, net, scoped uint64 }{scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL}
+	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if e != 0 {
+		return false, e
+	}
+	defer unix.Close(int(fd))
+	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); e != 0 {
+		return false, e
+	}
+	return true, nil
+}
