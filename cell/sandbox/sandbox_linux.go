@@ -83,11 +83,15 @@ var _ folder.Kind = (*kind)(nil)
 
 func newKind(dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, share: c.Share}
-	if os.Geteuid() == 0 {
-		if k.user = c.User; k.user == 0 {
-			k.user = nobody
-		}
-	}
+	switch {
+	case os.Geteuid() != 0:
+	case c.User != 0 && !jail.Mapped(c.User):
+		return nil, fmt.Errorf("Config.User is %d, and there is no such user in the container in which this program runs: name another", c.User)
+	case c.User != 0:
+		k.user = c.User
+	case jail.Mapped(nobody):
+		k.user = nobody
+	} // else root is in a container of its own, and as good as any user
 	for _, p := range c.Share {
 		if !filepath.IsAbs(p) {
 			return nil, fmt.Errorf("Config.Share names %q: give absolute paths", p)
@@ -138,6 +142,9 @@ func (k *kind) prepare() error {
 // Describe implements folder.Kind.
 func (k *kind) Describe(r *cell.Resources) {
 	r.Isolation = Namespaces
+	if jail.CountsProcesses() {
+		r.Enforced = append(r.Enforced, "pids")
+	}
 	for _, s := range k.stacks {
 		r.Stacks = append(r.Stacks, s.name)
 	}
@@ -230,7 +237,7 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 	if k.user != 0 {
 		j.User = jail.Inside
 	}
-	if s.Spec.PIDs > 0 {
+	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
 		j.PIDs = uint64(s.Spec.PIDs)
 	}
 	j.Binds = slices.Clone(st.binds)

@@ -1,7 +1,9 @@
 package jail
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -10,12 +12,12 @@ import (
 // Inside is the user and group that programs are inside: Cloud Foundry's vcap.
 const Inside = 2000
 
-// Attr is how the first process is started. Files of programs belong to the user outside. If this program
-// runs as root, that is another than its own: the first process is root among its namespaces, and the program
-// becomes [Inside] (Spec.User).
+// Attr is how the first process is started. Files of programs belong to who runs this program or, if outside is not 0
+// (which only root may say), to that user: then the first process is root among its namespaces, and the
+// program becomes [Inside] (Spec.User).
 func Attr(outside int) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
-	if os.Geteuid() == 0 {
+	if outside != 0 {
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: Inside, HostID: outside, Size: 1}}
 		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
 		return attr
@@ -35,3 +37,24 @@ func Child() *syscall.SysProcAttr {
 // Guard is for the first process: nobody inside can look into it. By its /proc/PID/root a program would
 // be in the machine's own filesystem.
 func Guard() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
+// Mapped tells whether there is a user and group of this number where this program runs: in a container
+// there may be few.
+func Mapped(id int) bool {
+	for _, file := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		found := false
+		for l := range strings.Lines(string(b)) {
+			var first, to, n int
+			_, err := fmt.Sscan(l, &first, &to, &n)
+			found = found || err == nil && id >= first && id-first < n
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}

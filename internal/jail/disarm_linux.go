@@ -3,6 +3,7 @@ package jail
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -55,9 +56,6 @@ func become(id int) error {
 	return syscall.Setresuid(id, id, id)
 }
 
-// spare is how many threads the first process, which counts, and the start of a program may have.
-const spare = 32
-
 func limit(s Spec) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit core dumps: %w", err)
@@ -65,12 +63,34 @@ func limit(s Spec) error {
 	if s.PIDs == 0 {
 		return nil
 	}
-	// Counted for each user namespace since Linux 5.14.
-	n := s.PIDs + spare
+	n := s.PIDs
+	if s.User == 0 { // the first process is of the same user, and counts
+		n += threads(1) + spare
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {
 		return fmt.Errorf("limit processes to %d: %w", s.PIDs, err)
 	}
 	return nil
+}
+
+// spare is how many threads more the first process may get. The limit is not for it, but it counts.
+const spare = 4
+
+func threads(pid int) uint64 {
+	all, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return uint64(len(all))
+}
+
+// CountsProcesses tells whether this kernel counts processes for each user namespace (since 5.14), so that
+// they can be limited. Before, the limit counts all of a user.
+func CountsProcesses() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return err == nil && (major > 5 || major == 5 && minor >= 14)
 }
 
 // scope keeps the program from sockets of the abstract namespace, which belongs to the network, and from
