@@ -54,7 +54,15 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		return 0, err
 	}
 	defer pr.Close()
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: append(files, pw.Fd()), Sys: jail.Child()}
+	var spec jail.Spec
+	if err := json.Unmarshal([]byte(r.jail), &spec); err != nil {
+		return 0, err
+	}
+	env := environ(os.Environ())
+	if spec.Rules != nil { // else nothing can outlive init
+		env.set(markEnv, r.state)
+	}
+	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd()), Sys: spec.Child()}
 	r.main, err = syscall.ForkExec(self, append([]string{"enter", r.jail}, r.args...), attr)
 	_ = pw.Close()
 	if err != nil {

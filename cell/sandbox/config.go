@@ -6,8 +6,13 @@ import (
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
-// The levels of isolation, as Config.AtLeast and cell.Resources name them.
-const Namespaces = "namespaces"
+// The levels of isolation, as Config.AtLeast and cell.Resources name them. What each stops stands in docs/isolation.md.
+const (
+	// Landlock hides the files of this machine; paths of a container are folders of the instance, as in cell/process.
+	Landlock = "landlock"
+	// Namespaces gives containers a root filesystem, processes and users of their own.
+	Namespaces = "namespaces"
+)
 
 // HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
 const HostStack = "host"
@@ -22,8 +27,8 @@ type Config struct {
 	// Share names files and folders of this machine that every container sees, read-only, at their own
 	// place: a toolchain in /opt, for instance.
 	Share []string
-	// AtLeast is the least level of isolation; where it cannot be had New says why. "": Namespaces, which is the
-	// only one yet.
+	// AtLeast is the least level of isolation; where it cannot be had New says why. "": Landlock. The
+	// strongest that works is taken; Capacity says which.
 	AtLeast string
 	// User is the user and group of this machine to whom what runs in containers belongs, if this program runs
 	// as root; 0: 65534, nobody. It should have nothing else. In any other case it is who runs this program.
@@ -51,7 +56,7 @@ type Config struct {
 // Stack is a root filesystem, which containers see read-only.
 type Stack struct {
 	Name string
-	// Dir holds it, "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var/tmp
+	// Dir holds it (which needs Namespaces), "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var/tmp
 	// nothing is seen.
 	Dir string
 }

@@ -51,7 +51,7 @@ ls -d /home/vcap/app /home/vcap/deps /home/vcap/tmp
 exit 7
 `
 
-func tarOf(t *testing.T, files map[string]string) []byte {
+func tarOf(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
@@ -41,8 +42,8 @@ func New(ctx context.Context, c Config) (*Runtime, error) {
 }
 
 func open(ctx context.Context, c Config) (*Runtime, error) {
-	if c.AtLeast != "" && c.AtLeast != Namespaces {
-		return nil, fmt.Errorf("Config.AtLeast is %q: %q is the only level that there is", c.AtLeast, Namespaces)
+	if c.AtLeast != "" && c.AtLeast != Namespaces && c.AtLeast != Landlock {
+		return nil, fmt.Errorf("Config.AtLeast is %q: use %q or %q", c.AtLeast, Landlock, Namespaces)
 	}
 	if c.Dir == "" {
 		return nil, errors.New("Config.Dir is empty: name a folder for the containers")
@@ -63,10 +64,8 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err := k.prepare(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	for _, s := range k.stacks {
-		if err := try(f, k, s.name); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
+	if err := k.level(f, c.AtLeast); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return &Runtime{f}, nil
 }
@@ -77,6 +76,8 @@ type kind struct {
 	user   int // of this machine; 0: who runs this program
 	share  []string
 	stacks []stack
+
+	landlock bool // it is all that there is; set before the kind is used
 }
 
 var _ folder.Kind = (*kind)(nil)
@@ -141,8 +142,9 @@ func (k *kind) prepare() error {
 
 // Describe implements folder.Kind.
 func (k *kind) Describe(r *cell.Resources) {
-	r.Isolation = Namespaces
-	if jail.CountsProcesses() {
+	if r.Isolation = Namespaces; k.landlock {
+		r.Isolation = Landlock
+	} else if jail.CountsProcesses() {
 		r.Enforced = append(r.Enforced, "pids")
 	}
 	for _, s := range k.stacks {
@@ -153,8 +155,13 @@ func (k *kind) Describe(r *cell.Resources) {
 // Owner implements folder.Kind.
 func (k *kind) Owner() (int, bool) { return k.user, k.user != 0 }
 
-// Path implements folder.Kind: paths are what they are.
-func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }
+// Path implements folder.Kind. With a root of their own, paths are what they are.
+func (k *kind) Path(root, p string) string {
+	if p = path.Clean("/" + p); k.landlock {
+		return filepath.Join(root, p)
+	}
+	return p
+}
 
 // Check implements folder.Kind.
 func (k *kind) Check(s cell.Spec) error {
@@ -185,7 +192,7 @@ func (k *kind) stack(name string) (stack, error) {
 // Writable implements folder.Kind.
 func (k *kind) Writable(spec cell.Spec, p string) error {
 	s, err := k.stack(spec.Stack)
-	if err != nil {
+	if err != nil || k.landlock {
 		return err
 	}
 	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
@@ -210,6 +217,9 @@ func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	if err != nil {
 		return nil, err
 	}
+	if k.landlock {
+		j = k.rules(prog, s)
+	}
 	spec, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
@@ -218,13 +228,54 @@ func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
-	args = append(args, "--", s.Process.Path)
+	args = append(args, "--", k.program(s))
 	args = append(args, s.Process.Args...)
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", args...)
-	cmd.Env = slices.Concat([]string{"HOME=/home/vcap", "USER=vcap", "TMPDIR=/tmp"}, s.Env, s.Process.Env)
-	cmd.SysProcAttr = jail.Attr(k.user)
+	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	if cmd.SysProcAttr = jail.Attr(k.user); k.landlock {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
 	return cmd, nil
+}
+
+// program is what a program is called: where containers have no root of their own, it may stand in a folder of it.
+func (k *kind) program(s folder.Start) string {
+	name := s.Process.Path
+	if !k.landlock || !path.IsAbs(name) {
+		return name
+	}
+	if st, err := os.Stat(k.Path(s.Root, name)); err == nil && !st.IsDir() {
+		return k.Path(s.Root, name)
+	}
+	return name
+}
+
+// rules is what a process may do by Landlock alone.
+func (k *kind) rules(prog *lifecycle.Program, s folder.Start) jail.Spec {
+	j := jail.Spec{Dir: k.Path(s.Root, s.Dir), Roles: prog.Path, User: k.user, Rules: &jail.Rules{
+		Read:  append([]string{prog.Path, "/proc"}, k.share...),
+		Write: []string{s.Root, "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"},
+	}}
+	for _, name := range hostTops {
+		if name == "etc" && os.Geteuid() == 0 {
+			j.Rules.Read = append(j.Rules.Read, public("/etc")...)
+			continue
+		}
+		j.Rules.Read = append(j.Rules.Read, "/"+name)
+	}
+	return j
+}
+
+// public lists what is in a folder that everybody may read.
+func public(dir string) (all []string) {
+	entries, _ := os.ReadDir(dir) // of one that cannot be read nothing is shown
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().Perm()&0o004 != 0 {
+			all = append(all, filepath.Join(dir, e.Name()))
+		}
+	}
+	return all
 }
 
 // jail is what a process shall see.

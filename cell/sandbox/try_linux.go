@@ -14,6 +14,32 @@ import (
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
+// level takes the strongest level that works.
+func (k *kind) level(f *folder.Runtime, atLeast string) error {
+	var err error
+	for _, s := range k.stacks {
+		if err == nil {
+			err = try(f, k, s.name)
+		}
+	}
+	if err == nil || atLeast == Namespaces || !errors.Is(err, errIsolation) {
+		return err
+	}
+	for _, s := range k.stacks {
+		if s.dir != "/" {
+			return fmt.Errorf("stack %s needs namespaces: %w", s.name, err)
+		}
+	}
+	// Another user could not come to the folders of this one's.
+	k.landlock, k.user = true, 0
+	if e := try(f, k, k.stacks[0].name); e != nil {
+		return errors.Join(err, e)
+	}
+	return nil
+}
+
+var errIsolation = errors.New("no isolation")
+
 // try runs a role in a container of a stack: that shows more than any setting of the machine.
 func try(f *folder.Runtime, k *kind, stack string) error {
 	return f.Try(func(s folder.Start) error {
@@ -23,7 +49,10 @@ func try(f *folder.Runtime, k *kind, stack string) error {
 			return err
 		}
 		if err := f.Program().Start(cmd); err != nil {
-			return fmt.Errorf("no isolation by namespaces: %w; %s", err, cure(err))
+			if k.landlock {
+				return fmt.Errorf("%w by Landlock, which Linux has since 5.13, either: %w", errIsolation, err)
+			}
+			return fmt.Errorf("%w by namespaces: %w; %s", errIsolation, err, cure(err))
 		}
 		_ = cmd.Wait() // what counts is what init has recorded
 		st, err := lifecycle.InitState(s.State)

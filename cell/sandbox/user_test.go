@@ -3,7 +3,6 @@
 package sandbox_test
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,27 +78,4 @@ func TestWhatCannotBe(t *testing.T) {
 		_, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: s})
 		assert.ErrorContains(t, err, text)
 	}
-}
-
-// Where namespaces are forbidden New says so, and what helps.
-func TestNoNamespaces(t *testing.T) {
-	t.Parallel()
-	if dir := os.Getenv("TEST_NO_NAMESPACES"); dir != "" {
-		require.NoError(t, os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
-		_, err := sandbox.New(context.Background(), sandbox.Config{Dir: dir, Program: prog})
-		assert.ErrorContains(t, err, "sandbox.New: no isolation by namespaces: ")
-		assert.ErrorContains(t, err, "set user.max_user_namespaces to some thousand")
-		return
-	}
-	needIsolation(t)
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	// In a namespace where that is for us to say.
-	cmd := exec.Command(exe, "-test.run=^TestNoNamespaces$", "-test.v")
-	cmd.Env = append(os.Environ(), "TEST_NO_NAMESPACES="+t.TempDir(), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	assert.Contains(t, string(out), "--- PASS: TestNoNamespaces")
 }

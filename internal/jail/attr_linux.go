@@ -30,8 +30,12 @@ func Attr(outside int) *syscall.SysProcAttr {
 }
 
 // Child is how the second process is started.
-func Child() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Unshareflags: unix.CLONE_NEWNS}
+func (s *Spec) Child() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if s.Rules == nil {
+		attr.Unshareflags = unix.CLONE_NEWNS
+	}
+	return attr
 }
 
 // Guard is for the first process: nobody inside can look into it. By its /proc/PID/root a program would

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +14,8 @@ func disarm(s Spec) error {
 	for c := uintptr(0); c <= 63; c++ {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
 			break // the last one that the kernel knows was before
+		} else if s.Rules != nil && errors.Is(err, unix.EPERM) {
+			break // who has none can get none, as there are no new privileges
 		} else if err != nil {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
@@ -37,7 +38,7 @@ func disarm(s Spec) error {
 	if err := limit(s); err != nil {
 		return err
 	}
-	if _, err := scope(); err != nil {
+	if err := landlock(s.Rules); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
 	if err := install(filter()); err != nil {
@@ -91,25 +92,4 @@ func CountsProcesses() bool {
 	var major, minor int
 	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
 	return err == nil && (major > 5 || major == 5 && minor >= 14)
-}
-
-// scope keeps the program from sockets of the abstract namespace, which belongs to the network, and from
-// signals to others. It is false where the kernel does not offer that (before 6.12).
-func scope() (bool, error) {
-	const byVersion = 1 // LANDLOCK_CREATE_RULESET_VERSION
-	abi, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, byVersion)
-	if e != 0 || abi < 6 {
-		return false, nil //nolint:nilerr // a second wall, where there is one
-	}
-	// The first three fields of struct landlock_ruleset_attr; what follows is of newer kernels.
-	attr := struct{ fs, net, scoped uint64 }{scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL}
-	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if e != 0 {
-		return false, e
-	}
-	defer unix.Close(int(fd))
-	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); e != 0 {
-		return false, e
-	}
-	return true, nil
 }

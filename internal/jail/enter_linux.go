@@ -17,8 +17,10 @@ import (
 // with an error: a *ProgramError, or one of the building. Its process must be good for nothing else.
 func Enter(s Spec, args []string, ready func()) error {
 	runtime.LockOSThread() // powers are a thread's own
-	if err := build(s); err != nil {
-		return fmt.Errorf("root of the container: %w", err)
+	if s.Rules == nil {
+		if err := build(s); err != nil {
+			return fmt.Errorf("root of the container: %w", err)
+		}
 	}
 	if s.Hostname != "" {
 		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {

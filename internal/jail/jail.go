@@ -8,6 +8,9 @@ package jail
 
 // Spec is what a program shall see. Paths called "inside" are those of the new root.
 type Spec struct {
+	// Rules, if set, are all: there are no namespaces and no new root, and paths inside are those outside.
+	Rules *Rules `json:"rules,omitempty"`
+
 	// Mount is an empty folder outside, over which the root is built; nobody else sees that.
 	Mount string `json:"mount"`
 	// Binds are parts of the machine's filesystem, in their order.
@@ -45,3 +48,9 @@ type ProgramError struct {
 }
 
 func (e *ProgramError) Error() string { return e.Text }
+
+// Rules are what Landlock allows of the machine's filesystem. What does not exist is passed over.
+type Rules struct {
+	Read  []string `json:"read"`  // and execute
+	Write []string `json:"write"` // and read and execute
+}
