@@ -22,6 +22,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
@@ -95,9 +96,30 @@ func (b *blobs) save(_ context.Context, key string, r io.Reader) (blob.Info, err
 	return blob.Info{Key: key, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}, nil
 }
 
+// stackEnv names a stack folder in which the push is tried, too.
+const stackEnv = "DEWPOINT_STACK"
+
 func TestFixedPaths(t *testing.T) {
 	t.Parallel()
-	r := openClean(t, t.TempDir())
+	needIsolation(t)
+	stacks := []sandbox.Stack{{Name: sandbox.HostStack}}
+	if dir := os.Getenv(stackEnv); dir != "" {
+		stacks = append(stacks, sandbox.Stack{Name: "folder", Dir: dir})
+	}
+	for _, s := range stacks {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			fixedPaths(t, s)
+		})
+	}
+}
+
+func fixedPaths(t *testing.T, s sandbox.Stack) {
+	dir := t.TempDir()
+	t.Cleanup(func() { empty(t, dir) })
+	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Stacks: []sandbox.Stack{s}})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
 	pack := t.TempDir()
 	for name, text := range fixed {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(pack, name)), 0o755))
@@ -123,10 +145,10 @@ func TestFixedPaths(t *testing.T) {
 		Layers:  []cell.Input{{Source: "blob:droplet", Dir: "/home/vcap", SHA256: res.Droplet.SHA256, Name: "droplet"}},
 		Process: cell.Process{Path: "lifecycle:launcher", Args: []string{"/home/vcap/app", res.Command("web"), ""}, Dir: "/home/vcap/app"}}
 	lines = nil
-	s, err := cell.Tasks{Cell: a}.RunTask(t.Context(), w, func(l logs.Line) { lines = append(lines, l.Text) })
+	st, err := cell.Tasks{Cell: a}.RunTask(t.Context(), w, func(l logs.Line) { lines = append(lines, l.Text) })
 	require.NoError(t, err)
-	require.NotNil(t, s.Exit, s.Failure)
-	assert.Equal(t, 7, s.Exit.Code)
+	require.NotNil(t, st.Exit, st.Failure)
+	assert.Equal(t, 7, st.Exit.Code)
 	for _, want := range []string{"built in /tmp/app by vcap", "hello from /home/vcap/app, vcap in /home/vcap/app", "/home/vcap/deps", "/home/vcap/tmp"} {
 		assert.Contains(t, lines, want)
 	}

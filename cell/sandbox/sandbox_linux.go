@@ -61,7 +61,7 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := k.prepare(); err != nil {
+	if err := k.prepare(ctx, f.Program()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	if err := k.level(f, c.AtLeast); err != nil {
@@ -77,7 +77,8 @@ type kind struct {
 	share  []string
 	stacks []stack
 
-	landlock bool // it is all that there is; set before the kind is used
+	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
+	landlock bool        // it is all that there is; set before the kind is used
 }
 
 var _ folder.Kind = (*kind)(nil)
@@ -122,7 +123,12 @@ const (
 )
 
 // prepare makes what all containers use.
-func (k *kind) prepare() error {
+func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
+	if slices.ContainsFunc(k.stacks, func(s stack) bool { return s.dir != "/" }) {
+		if k.carried, err = carry(ctx, prog.Path); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(k.dir, mountDir), 0o755); err != nil {
 		return err
 	}
@@ -306,6 +312,9 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, st.name, name), To: "/etc/" + name, Optional: true})
 	}
 	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath})
+	if st.dir != "/" && len(k.carried) > 0 {
+		j.Binds, j.Loader = append(j.Binds, k.carried...), loaderPath
+	}
 	for _, p := range k.share {
 		j.Binds = append(j.Binds, jail.Bind{From: p, To: p})
 	}

@@ -62,8 +62,8 @@ func try(f *folder.Runtime, k *kind, stack string) error {
 		if err == nil && st.Exit != nil {
 			err = fmt.Errorf("it ended with %d, and said %q", st.Exit.Code, said(s.State))
 		}
-		return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; if it is a dynamic binary, build yours with CGO_ENABLED=0, "+
-			"or set Config.Source to a program built so from lifecycle/cmd/%s", stack, errors.Join(err), lifecycle.ProgramName)
+		return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; is the stack of this machine's architecture? If the program is a dynamic "+
+			"binary, build yours with CGO_ENABLED=0, or set Config.Source to a program built so from lifecycle/cmd/%s", stack, err, lifecycle.ProgramName)
 	})
 }
 

@@ -34,7 +34,7 @@ func Enter(s Spec, args []string, ready func()) error {
 	if err := os.Chdir(s.Dir); err != nil {
 		return &ProgramError{126, err.Error()}
 	}
-	path, err := find(s, args)
+	path, args, err := find(s, args)
 	if err != nil {
 		return err
 	}
@@ -48,19 +48,22 @@ func Enter(s Spec, args []string, ready func()) error {
 	return &ProgramError{126, fmt.Sprintf("%s: %v", path, err)}
 }
 
-func find(s Spec, args []string) (string, error) {
+// find returns the file to execute, and its arguments.
+func find(s Spec, args []string) (string, []string, error) {
 	if role, ok := strings.CutPrefix(args[0], "lifecycle:"); ok {
-		args[0] = role
-		return s.Roles, nil
+		if s.Loader != "" { // glibc from 2.33 on knows these
+			return s.Loader, append([]string{role, "--argv0", role, "--library-path", filepath.Dir(s.Loader), s.Roles}, args[1:]...), nil
+		}
+		return s.Roles, append([]string{role}, args[1:]...), nil
 	}
 	path, err := exec.LookPath(args[0])
 	switch {
 	case err == nil, errors.Is(err, exec.ErrDot):
-		return path, nil
+		return path, args, nil
 	case errors.Is(err, os.ErrPermission):
-		return "", &ProgramError{126, args[0] + ": permission denied"}
+		return "", nil, &ProgramError{126, args[0] + ": permission denied"}
 	}
-	return "", &ProgramError{127, args[0] + ": not found"}
+	return "", nil, &ProgramError{127, args[0] + ": not found"}
 }
 
 // build makes the root and goes there.

@@ -29,6 +29,8 @@ type Spec struct {
 	Dir string `json:"dir"`
 	// Roles is the lifecycle program, inside: "lifecycle:NAME" is a role of it.
 	Roles string `json:"roles"`
+	// Loader, if set, is what starts it, inside: it is a dynamic program of another root. Its libraries are beside it.
+	Loader string `json:"loader,omitempty"`
 }
 
 // Bind makes a file or folder outside appear inside.
