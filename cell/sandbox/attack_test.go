@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,6 +96,16 @@ func attack(name, arg string) (string, error) {
 			}
 		}
 		return "absent", err
+	case "writable": // mounts, by mountinfo (proc_pid_mountinfo(5))
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		var all []string
+		for l := range strings.Lines(string(b)) {
+			if f := strings.Fields(l); !strings.HasPrefix(f[5], "ro,") {
+				all = append(all, f[4])
+			}
+		}
+		slices.Sort(all)
+		return strings.Join(all, " "), err
 	case "ids":
 		return fmt.Sprint(os.Getuid(), os.Geteuid(), os.Getgid(), os.Getegid()), nil
 	case "files":
@@ -256,6 +267,7 @@ func TestAttackFilesOfTheMachine(t *testing.T) {
 		[2]string{"read=/dev/mem", "ENOENT"},
 		[2]string{"read=/dev/kmsg", "ENOENT"},
 		[2]string{"files", "none"},
+		[2]string{"writable", "/dev/full /dev/null /dev/pts /dev/random /dev/shm /dev/tty /dev/urandom /dev/zero /home /proc /tmp"},
 	)
 }
 
