@@ -52,7 +52,7 @@ func loaderOf(program string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", program, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_INTERP {
 			continue

@@ -38,7 +38,7 @@ func disarm(s Spec) error {
 	if err := limit(s); err != nil {
 		return err
 	}
-	if err := landlock(s.Rules); err != nil {
+	if err := landlock(s); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
 	if err := install(filter()); err != nil {

@@ -20,10 +20,14 @@ func Landlock() int {
 	return int(abi)
 }
 
-// landlock keeps the program from sockets of the abstract namespace, which belongs to the network, and from
-// signals to others, where this kernel can; and, if there are rules, from all files but theirs.
-func landlock(rules *Rules) error {
-	abi := Landlock()
+// landlock keeps the program from all files but those of the rules, and, where this kernel can, from signals to others
+// and from sockets of the abstract namespace, which belongs to the network. With a root of its own this is a second
+// wall behind what is mounted read-only, and passed over where the kernel has none.
+func landlock(s Spec) error {
+	abi, rules := Landlock(), s.Rules
+	if rules == nil && abi >= 2 { // the first forbids to move files from folder to folder
+		rules = s.inside()
+	}
 	// struct landlock_ruleset_attr, as far as a version of it goes.
 	var attr struct{ fs, net, scoped uint64 }
 	size := unsafe.Sizeof(attr.fs)
@@ -36,7 +40,7 @@ func landlock(rules *Rules) error {
 	if abi >= 6 {
 		attr.scoped, size = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET|unix.LANDLOCK_SCOPE_SIGNAL, unsafe.Sizeof(attr)
 	}
-	if attr.fs == 0 && attr.scoped == 0 {
+	if rules == nil {
 		return nil
 	}
 	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
@@ -44,23 +48,32 @@ func landlock(rules *Rules) error {
 		return e
 	}
 	defer func() { _ = unix.Close(int(fd)) }()
-	if rules != nil {
-		const read = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
-		for _, p := range rules.Read {
-			if err := allow(int(fd), p, read); err != nil {
-				return err
-			}
+	const read = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	for _, p := range rules.Read {
+		if err := allow(int(fd), p, read); err != nil {
+			return err
 		}
-		for _, p := range rules.Write {
-			if err := allow(int(fd), p, attr.fs); err != nil {
-				return err
-			}
+	}
+	for _, p := range rules.Write {
+		if err := allow(int(fd), p, attr.fs); err != nil {
+			return err
 		}
 	}
 	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); e != 0 {
 		return e
 	}
 	return nil
+}
+
+// inside are the rules for a root of its own.
+func (s *Spec) inside() *Rules {
+	r := &Rules{Read: []string{"/"}, Write: []string{"/proc", "/dev"}}
+	for _, b := range s.Binds {
+		if b.Write {
+			r.Write = append(r.Write, b.To)
+		}
+	}
+	return r
 }
 
 // fileRights are all that a version knows.
@@ -85,7 +98,7 @@ func allow(ruleset int, path string, rights uint64) error {
 	} else if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only a name
 	st, err := f.Stat()
 	if err != nil {
 		return err
