@@ -53,7 +53,7 @@ var isolates = sync.OnceValue(func() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := sandbox.New(context.Background(), sandbox.Config{Dir: dir, Program: prog})
+	r, err := sandbox.New(context.Background(), sandbox.Config{Dir: dir, Program: prog, AtLeast: sandbox.Namespaces})
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func program(args ...string) cell.Process {
 func open(t testing.TB, dir string) *sandbox.Runtime {
 	t.Helper()
 	needIsolation(t)
-	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog})
+	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, AtLeast: sandbox.Namespaces})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.Close()) })
 	return r
@@ -154,6 +154,11 @@ func agentMain(args []string) int {
 func TestSurvival(t *testing.T) {
 	t.Parallel()
 	needIsolation(t)
+	survival(t, open)
+}
+
+// survival runs the suite over Runtimes that open opens.
+func survival(t *testing.T, open func(testing.TB, string) *sandbox.Runtime) {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	celltest.RunSurvival(t, func(t *testing.T) celltest.Survivor {
