@@ -2,7 +2,13 @@
 
 package lifecycle
 
-import "syscall"
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"errors"
+)
 
 // There is no subreaper here: what leaves the process group outlives its process.
 
@@ -13,3 +19,11 @@ func becomeSubreaper() {}
 func killDescendants(int) {}
 
 func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+func ownPID() int { return os.Getpid() }
+
+func outerPID(_, process int) int { return process }
+
+func (*initRole) enter([]uintptr) (int, error) {
+	return 0, fmt.Errorf("init -jail: %w here", errors.ErrUnsupported)
+}

@@ -39,9 +39,10 @@ func signalProcess(pid int, s syscall.Signal) error {
 	return nil
 }
 
-// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] -- prog args…
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail SPEC] -- prog args…
 type initRole struct {
 	state, dir string
+	jail       string // a jail.Spec as JSON: what the process shall see; "": what init sees
 	output     int64
 	nofile     uint64
 	args       []string
@@ -114,7 +115,7 @@ func (r *initRole) start(args []string) (*Exit, error) {
 			return nil, fmt.Errorf("set nofile to %d: %w", r.nofile, err)
 		}
 	}
-	self := started{PID: os.Getpid(), Boot: bootID(), Time: time.Now().UTC()}
+	self := started{PID: ownPID(), Boot: bootID(), Time: time.Now().UTC()}
 	self.Start, _ = processStart(self.PID)
 	if err := reserveExit(r.state); err != nil {
 		return nil, err
@@ -123,11 +124,13 @@ func (r *initRole) start(args []string) (*Exit, error) {
 		return nil, err
 	}
 	code, err := r.exec()
-	if err != nil {
+	if err != nil && code == 0 {
+		return nil, err
+	} else if err != nil {
 		return r.refuse(code, err), nil
 	}
-	self.Process = r.main
-	self.ProcessStart, _ = processStart(r.main)
+	self.Process = outerPID(self.PID, r.main)
+	self.ProcessStart, _ = processStart(self.Process)
 	if err := recordStarted(r.state, self); err != nil {
 		r.killRest()
 		return nil, err
@@ -142,29 +145,24 @@ func (r *initRole) parse(args []string) (err error) {
 	fl.StringVar(&r.dir, "dir", "", "")
 	fl.Int64Var(&r.output, "output", 0, "")
 	fl.Uint64Var(&r.nofile, "nofile", 0, "")
+	fl.StringVar(&r.jail, "jail", "", "")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
 	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
-		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] -- PROGRAM [ARG…]")
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail SPEC] -- PROGRAM [ARG…]")
 	}
 	r.state, err = filepath.Abs(r.state)
 	return err
 }
 
-// exec starts the process; the code is what a shell gives when it cannot.
+// exec starts the process; the code is what a shell gives when it cannot, or 0 if init is at fault.
 func (r *initRole) exec() (code int, err error) {
-	if r.dir != "" {
-		if err := os.Chdir(r.dir); err != nil {
-			return 126, err
+	var path string
+	if r.jail == "" {
+		if path, code, err = r.find(); err != nil {
+			return code, err
 		}
-	}
-	path, err := r.program()
-	if err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return 126, fmt.Errorf("%s: permission denied", r.args[0])
-		}
-		return 127, fmt.Errorf("%s: not found", r.args[0])
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -182,6 +180,9 @@ func (r *initRole) exec() (code int, err error) {
 		r.pipes = append(r.pipes, pr)
 		r.readers.Go(func() { r.copy(kind, pr) })
 	}
+	if r.jail != "" {
+		return r.enter(files)
+	}
 	env := environ(os.Environ())
 	env.set(markEnv, r.state)
 	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: childAttr()}
@@ -196,6 +197,23 @@ func (r *initRole) exec() (code int, err error) {
 		return 126, fmt.Errorf("%s: %w", path, err)
 	}
 	return 0, nil
+}
+
+// find goes to the process's folder and finds its program.
+func (r *initRole) find() (path string, code int, err error) {
+	if r.dir != "" {
+		if err := os.Chdir(r.dir); err != nil {
+			return "", 126, err
+		}
+	}
+	path, err = r.program()
+	switch {
+	case err == nil:
+		return path, 0, nil
+	case errors.Is(err, os.ErrPermission):
+		return "", 126, fmt.Errorf("%s: permission denied", r.args[0])
+	}
+	return "", 127, fmt.Errorf("%s: not found", r.args[0])
 }
 
 // program returns the file to run. "lifecycle:ROLE" is a role of this very program.

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package process
+package folder
 
 import (
 	"context"
@@ -43,7 +43,7 @@ const (
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Runtime makes containers that are folders with plain processes. See cell.Runtime for the
+// Runtime makes containers that are folders with processes. See cell.Runtime for the
 // contract of its methods. A container's Note is durable when the program ends in
 // whatever way; a power cut may take the container with it.
 type Runtime struct {
@@ -73,14 +73,6 @@ var _ cell.Runtime = (*Runtime)(nil)
 // New opens the folder, and finds the containers that are there. If another program has
 // it open, the error says so.
 func New(ctx context.Context, c Config) (*Runtime, error) {
-	r, err := open(ctx, c)
-	if err != nil {
-		return nil, fmt.Errorf("process.New: %w", err)
-	}
-	return r, nil
-}
-
-func open(ctx context.Context, c Config) (*Runtime, error) {
 	if c.Dir == "" {
 		return nil, errors.New("Config.Dir is empty: name a folder for the containers")
 	}
@@ -190,10 +182,28 @@ func (r *Runtime) Close() error {
 	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
 
+// Program is what offers the roles.
+func (r *Runtime) Program() *lifecycle.Program { return r.cfg.Program }
+
+// Try makes a folder like that of a container for a while, which nobody else sees.
+func (r *Runtime) Try(try func(Start) error) error {
+	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "try-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = removeAll(dir) }() // what is left goes with the next New
+	m := meta{State: statePrefix}
+	if err := r.build(context.Background(), dir, m, nil); err != nil {
+		return err
+	}
+	return try(Start{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, m.State, "try"), Dir: "/home/vcap", Env: r.cfg.Env})
+}
+
 // Capacity implements cell.Runtime.
 func (r *Runtime) Capacity(context.Context) (cell.Resources, error) {
 	res := cell.Resources{Memory: r.cfg.Memory, Disk: r.cfg.Disk, Containers: r.cfg.Containers,
-		Isolation: "none", Enforced: []string{"nofile"}, Survives: true}
+		Enforced: []string{"nofile"}, Survives: true}
+	r.cfg.Kind.Describe(&res)
 	if res.Memory == 0 {
 		n, err := memory()
 		if err != nil {
@@ -250,8 +260,13 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	if len(c.Note) > cell.MaxNote {
 		return nil, fmt.Errorf("the note has %d bytes, at most %d are kept", len(c.Note), cell.MaxNote)
 	}
-	if c.Spec.Image != "" {
-		return nil, fmt.Errorf("image %s: %w: plain processes have no root filesystem", c.Spec.Image, errors.ErrUnsupported)
+	if err := r.cfg.Kind.Check(c.Spec); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Layers {
+		if err := r.cfg.Kind.Writable(c.Spec, l.Dir); err != nil {
+			return nil, fmt.Errorf("layer at %s: %w", l.Dir, err)
+		}
 	}
 	r.mu.Lock()
 	if r.containers[c.ID] != nil || r.reserved[c.ID] {
@@ -309,15 +324,15 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 	if err := os.WriteFile(filepath.Join(dir, metaFile), data, 0o600); err != nil {
 		return err
 	}
-	if len(layers) == 0 {
-		return ctx.Err()
-	}
 	root, err := os.OpenRoot(filepath.Join(dir, "root"))
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	if err := r.putLayers(ctx, root, layers); err != nil {
+		return err
+	}
+	if err := r.giveAway(root, "."); err != nil {
 		return err
 	}
 	return ctx.Err()

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package process
+package folder
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,7 +52,7 @@ var (
 func (c *container) Info() cell.Info { return c.info }
 
 // Path implements cell.Pather.
-func (c *container) Path(p string) string { return filepath.Join(c.root, path.Clean("/"+p)) }
+func (c *container) Path(p string) string { return c.r.cfg.Kind.Path(c.root, p) }
 
 // enter begins work inside; leave must follow if it is nil.
 func (c *container) enter() error {
@@ -80,12 +79,19 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 		return err
 	}
 	defer c.leave()
+	if err := c.r.cfg.Kind.Writable(c.meta.Spec, dir); err != nil {
+		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
+	}
 	root, err := os.OpenRoot(c.root)
 	if err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
 	defer root.Close()
-	if err := extract(ctx, root, inside(dir), archive, c.dir); err != nil {
+	err = extract(ctx, root, inside(dir), archive, c.dir)
+	if err == nil {
+		err = c.r.giveAway(root, inside(dir))
+	}
+	if err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
 	return nil
@@ -155,29 +161,19 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err := os.Mkdir(state, 0o700); err != nil {
 		return nil, err // fs.ErrExist: it ran before
 	}
-	dir := c.Path(p.Dir)
+	dir := path.Clean("/" + p.Dir)
 	if p.Dir == "" {
-		dir = c.Path("/home/vcap")
+		dir = "/home/vcap"
 	}
-	root, err := os.OpenRoot(c.root)
+	if err := c.makeDir(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("its folder %s: %w", dir, err), removeAll(state))
+	}
+	cmd, err := c.r.cfg.Kind.Command(c.r.cfg.Program, Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir,
+		NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, removeAll(state))
 	}
-	err = root.MkdirAll(inside(strings.TrimPrefix(dir, c.root)), 0o755)
-	root.Close()
-	if err != nil {
-		return nil, fmt.Errorf("its folder: %w", err)
-	}
-	args := []string{"-state", state, "-dir", dir}
-	if n := c.nofile(); n > 0 {
-		args = append(args, "-nofile", strconv.FormatUint(n, 10))
-	}
-	args = append(args, "--", c.program(p.Path))
-	args = append(args, p.Args...)
-	// The command is not the context's: the process outlives it.
-	cmd := c.r.cfg.Program.Command(context.Background(), "init", args...)
-	cmd.Env = slices.Concat([]string{"HOME=" + c.Path("/home/vcap"), "TMPDIR=" + c.Path("/tmp")}, c.r.cfg.Env, p.Env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither Ctrl-C at our terminal nor its end is for it
+	cmd.SysProcAttr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
 	// A crowd of programs that start would keep each from answering in its time.
 	if err := c.r.starts.enter(ctx); err != nil {
 		return nil, errors.Join(err, removeAll(state))
@@ -199,15 +195,23 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	return c.follow(ctx, state, ended, stdio), nil
 }
 
-// program is what a program is called outside: one of the container, or else of this machine.
-func (c *container) program(name string) string {
-	if !path.IsAbs(name) {
-		return name
+// makeDir makes the folder in which a process begins, unless the stack has it.
+func (c *container) makeDir(dir string) error {
+	if c.r.cfg.Kind.Writable(c.meta.Spec, dir) != nil {
+		return nil
 	}
-	if st, err := os.Stat(c.Path(name)); err == nil && !st.IsDir() {
-		return c.Path(name)
+	root, err := os.OpenRoot(c.root)
+	if err != nil {
+		return err
 	}
-	return name
+	defer root.Close()
+	if st, err := root.Stat(inside(dir)); err == nil && st.IsDir() {
+		return nil
+	}
+	if err := root.MkdirAll(inside(dir), 0o755); err != nil {
+		return err
+	}
+	return c.r.giveAway(root, inside(dir))
 }
 
 // nofile is the limit of open files: at most what this program may set.

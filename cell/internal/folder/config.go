@@ -1,0 +1,61 @@
+package folder
+
+import (
+	"errors"
+	"log/slog"
+	"os/exec"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Config configures [New]. Its fields are those of process.Config, which says what they mean.
+type Config struct {
+	Kind Kind
+
+	Dir          string
+	Program      *lifecycle.Program
+	Source       string
+	Env          []string
+	Host         string
+	Memory, Disk int64
+	Containers   int
+	KeepLayers   int
+	KeepBytes    int64
+	Logger       *slog.Logger
+}
+
+// Kind is what differs between the cells.
+type Kind interface {
+	// Describe sets what Capacity tells of isolation and limits.
+	Describe(*cell.Resources)
+	// Check refuses what it cannot run. The sentence goes on after "create container ID: ".
+	Check(cell.Spec) error
+	// Writable tells whether a path of a container is its own and not a part of a stack.
+	Writable(s cell.Spec, path string) error
+	// Path is what a path of a container is called inside.
+	Path(root, path string) string
+	// Command returns the command that runs a process under its init, to be started by
+	// [lifecycle.Program.Start].
+	Command(p *lifecycle.Program, s Start) (*exec.Cmd, error)
+	// Owner is who shall own the files of containers, as far as they are not made by processes
+	// there; ok is false if that is who runs this program.
+	Owner() (uid int, ok bool)
+}
+
+// Start is a process to start.
+type Start struct {
+	Spec    cell.Spec
+	Root    string // the folder of the container
+	State   string // the folder of its init
+	Dir     string // as the container calls it
+	NoFile  uint64 // 0: as this program
+	Process cell.Process
+	Env     []string // of every process of the cell
+}
+
+// errStack is the end of Writable's sentences.
+var errStack = errors.New("it is a part of the stack, which is read-only: use /home/vcap, /tmp or a folder of its own")
+
+// ReadOnly is an error of [Kind] Writable.
+func ReadOnly() error { return errStack }

@@ -1,0 +1,81 @@
+//go:build linux || darwin
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Runtime makes containers that are folders with plain processes. See cell.Runtime for the
+// contract of its methods. A container's Note is durable when the program ends in
+// whatever way; a power cut may take the container with it.
+type Runtime struct{ *folder.Runtime }
+
+var _ cell.Runtime = (*Runtime)(nil)
+
+// New opens the folder, and finds the containers that are there. If another program has
+// it open, the error says so.
+func New(ctx context.Context, c Config) (*Runtime, error) {
+	r, err := folder.New(ctx, folder.Config{Kind: plain{}, Dir: c.Dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("process.New: %w", err)
+	}
+	return &Runtime{r}, nil
+}
+
+// plain is the folder.Kind of plain processes.
+type plain struct{}
+
+func (plain) Describe(r *cell.Resources) { r.Isolation = "none" }
+
+func (plain) Check(s cell.Spec) error {
+	if s.Image != "" {
+		return fmt.Errorf("image %s: %w: plain processes have no root filesystem", s.Image, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+func (plain) Writable(cell.Spec, string) error { return nil }
+
+func (plain) Path(root, p string) string { return filepath.Join(root, path.Clean("/"+p)) }
+
+func (plain) Owner() (int, bool) { return 0, false }
+
+func (k plain) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, error) {
+	args := []string{"-state", s.State, "-dir", k.Path(s.Root, s.Dir)}
+	if s.NoFile > 0 {
+		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
+	}
+	args = append(args, "--", k.program(s.Root, s.Process.Path))
+	args = append(args, s.Process.Args...)
+	// The command is not a context's: the process outlives it.
+	cmd := prog.Command(context.Background(), "init", args...)
+	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	return cmd, nil
+}
+
+// program is what a program is called outside: one of the container, or else of this machine.
+func (k plain) program(root, name string) string {
+	if !path.IsAbs(name) {
+		return name
+	}
+	if st, err := os.Stat(k.Path(root, name)); err == nil && !st.IsDir() {
+		return k.Path(root, name)
+	}
+	return name
+}

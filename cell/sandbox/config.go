@@ -1,0 +1,62 @@
+package sandbox
+
+import (
+	"log/slog"
+
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// The levels of isolation, as Config.AtLeast and cell.Resources name them. What each stops stands in docs/isolation.md.
+const (
+	// Landlock hides the files of this machine; paths of a container are folders of the instance, as in cell/process.
+	Landlock = "landlock"
+	// Namespaces gives containers a root filesystem, processes and users of their own.
+	Namespaces = "namespaces"
+)
+
+// HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
+const HostStack = "host"
+
+// Config configures [New].
+type Config struct {
+	// Dir is where the containers are; required, and for one program at a time. It is
+	// made if need be, and must allow executing.
+	Dir string
+	// Stacks are the root filesystems that are offered, the first for works that name none. Nil: HostStack.
+	Stacks []Stack
+	// Share names files and folders of this machine that every container sees, read-only, at their own
+	// place: a toolchain in /opt, for instance.
+	Share []string
+	// AtLeast is the least level of isolation; where it cannot be had New says why. "": Landlock. The
+	// strongest that works is taken; Capacity says which.
+	AtLeast string
+	// User is the user and group of this machine to whom what runs in containers belongs, if this program runs
+	// as root; 0: 65534, nobody. It should have nothing else. In any other case it is who runs this program.
+	User int
+	// Program is what offers the roles; nil: it is prepared in Dir from Source.
+	Program *lifecycle.Program
+	// Source is the executable to prepare; "": that of this process (see lifecycle.Config).
+	Source string
+	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
+	// folders. HOME, USER and TMPDIR come before it.
+	Env []string
+	// Host is the address at which ports are reached; "": "127.0.0.1".
+	Host string
+	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
+	// has, and 250 containers. They are not enforced.
+	Memory, Disk int64
+	Containers   int
+	// KeepLayers and KeepBytes bound the unpacked layers, as in process.Config.
+	KeepLayers int
+	KeepBytes  int64
+	// Logger gets what fails in the background; nil discards.
+	Logger *slog.Logger
+}
+
+// Stack is a root filesystem, which containers see read-only.
+type Stack struct {
+	Name string
+	// Dir holds it (which needs Namespaces), "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var/tmp
+	// nothing is seen.
+	Dir string
+}

@@ -1,0 +1,322 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Runtime makes containers that are folders with isolated processes. See cell.Runtime for the
+// contract of its methods. A container's Note is durable when the program ends in
+// whatever way; a power cut may take the container with it.
+type Runtime struct{ *folder.Runtime }
+
+var _ cell.Runtime = (*Runtime)(nil)
+
+// nobody is the user of programs where this one is root.
+const nobody = 65534
+
+// New opens the folder, finds the containers that are there, and runs a program in each stack. If that
+// does not succeed, the error says why and what helps. If another program has the folder open,
+// it says so.
+func New(ctx context.Context, c Config) (*Runtime, error) {
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("sandbox.New: %w", err)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, c Config) (*Runtime, error) {
+	if c.AtLeast != "" && c.AtLeast != Namespaces && c.AtLeast != Landlock {
+		return nil, fmt.Errorf("Config.AtLeast is %q: use %q or %q", c.AtLeast, Landlock, Namespaces)
+	}
+	if c.Dir == "" {
+		return nil, errors.New("Config.Dir is empty: name a folder for the containers")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	k, err := newKind(dir, c)
+	if err != nil {
+		return nil, err
+	}
+	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	if err := k.prepare(ctx, f.Program()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := k.level(f, c.AtLeast); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Runtime{f}, nil
+}
+
+// kind is the folder.Kind of isolated processes.
+type kind struct {
+	dir    string
+	user   int // of this machine; 0: who runs this program
+	share  []string
+	stacks []stack
+
+	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
+	landlock bool        // it is all that there is; set before the kind is used
+}
+
+var _ folder.Kind = (*kind)(nil)
+
+func newKind(dir string, c Config) (*kind, error) {
+	k := &kind{dir: dir, share: c.Share}
+	switch {
+	case os.Geteuid() != 0:
+	case c.User != 0 && !jail.Mapped(c.User):
+		return nil, fmt.Errorf("Config.User is %d, and there is no such user in the container in which this program runs: name another", c.User)
+	case c.User != 0:
+		k.user = c.User
+	case jail.Mapped(nobody):
+		k.user = nobody
+	} // else root is in a container of its own, and as good as any user
+	for _, p := range c.Share {
+		if !filepath.IsAbs(p) {
+			return nil, fmt.Errorf("Config.Share names %q: give absolute paths", p)
+		}
+	}
+	all := c.Stacks
+	if len(all) == 0 {
+		all = []Stack{{Name: HostStack}}
+	}
+	for _, s := range all {
+		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack) bool { return o.name == s.Name }) {
+			return nil, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
+		}
+		st, err := newStack(s)
+		if err != nil {
+			return nil, fmt.Errorf("stack %s: %w", s.Name, err)
+		}
+		k.stacks = append(k.stacks, st)
+	}
+	return k, nil
+}
+
+// The folders below Config.Dir, beside those of package folder.
+const (
+	mountDir = "mount" // empty: where roots are built, each unseen by the others
+	etcDir   = "etc"   // <stack>/{passwd, group}
+)
+
+// prepare makes what all containers use.
+func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
+	if slices.ContainsFunc(k.stacks, func(s stack) bool { return s.dir != "/" }) {
+		if k.carried, err = carry(ctx, prog.Path); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(k.dir, mountDir), 0o755); err != nil {
+		return err
+	}
+	for _, s := range k.stacks {
+		dir := filepath.Join(k.dir, etcDir, s.name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.accounts(name, line)), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Describe implements folder.Kind.
+func (k *kind) Describe(r *cell.Resources) {
+	if r.Isolation = Namespaces; k.landlock {
+		r.Isolation = Landlock
+	} else if jail.CountsProcesses() {
+		r.Enforced = append(r.Enforced, "pids")
+	}
+	for _, s := range k.stacks {
+		r.Stacks = append(r.Stacks, s.name)
+	}
+}
+
+// Owner implements folder.Kind.
+func (k *kind) Owner() (int, bool) { return k.user, k.user != 0 }
+
+// Path implements folder.Kind. With a root of their own, paths are what they are.
+func (k *kind) Path(root, p string) string {
+	if p = path.Clean("/" + p); k.landlock {
+		return filepath.Join(root, p)
+	}
+	return p
+}
+
+// Check implements folder.Kind.
+func (k *kind) Check(s cell.Spec) error {
+	if s.Image != "" {
+		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
+	}
+	if s.User != "" && s.User != "vcap" {
+		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
+	}
+	_, err := k.stack(s.Stack)
+	return err
+}
+
+func (k *kind) stack(name string) (stack, error) {
+	if name == "" {
+		return k.stacks[0], nil
+	}
+	var names []string
+	for _, s := range k.stacks {
+		if s.name == name {
+			return s, nil
+		}
+		names = append(names, s.name)
+	}
+	return stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
+}
+
+// Writable implements folder.Kind.
+func (k *kind) Writable(spec cell.Spec, p string) error {
+	s, err := k.stack(spec.Stack)
+	if err != nil || k.landlock {
+		return err
+	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
+	if top == "" || slices.Contains(ours, top) || s.has(top) || k.shares(top) {
+		return folder.ReadOnly()
+	}
+	return nil
+}
+
+func (k *kind) shares(top string) bool {
+	return slices.ContainsFunc(k.share, func(p string) bool {
+		return p == "/"+top || strings.HasPrefix(p, "/"+top+"/") && top != "tmp" && top != "home"
+	})
+}
+
+// programPath is where the lifecycle program is.
+const programPath = "/run/dewpoint/" + lifecycle.ProgramName
+
+// Command implements folder.Kind.
+func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, error) {
+	j, err := k.jail(prog, s)
+	if err != nil {
+		return nil, err
+	}
+	if k.landlock {
+		j = k.rules(prog, s)
+	}
+	spec, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-state", s.State, "-jail", string(spec)}
+	if s.NoFile > 0 {
+		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
+	}
+	args = append(args, "--", k.program(s))
+	args = append(args, s.Process.Args...)
+	// The command is not a context's: the process outlives it.
+	cmd := prog.Command(context.Background(), "init", args...)
+	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	if cmd.SysProcAttr = jail.Attr(k.user); k.landlock {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	return cmd, nil
+}
+
+// program is what a program is called: where containers have no root of their own, it may stand in a folder of it.
+func (k *kind) program(s folder.Start) string {
+	name := s.Process.Path
+	if !k.landlock || !path.IsAbs(name) {
+		return name
+	}
+	if st, err := os.Stat(k.Path(s.Root, name)); err == nil && !st.IsDir() {
+		return k.Path(s.Root, name)
+	}
+	return name
+}
+
+// rules is what a process may do by Landlock alone.
+func (k *kind) rules(prog *lifecycle.Program, s folder.Start) jail.Spec {
+	j := jail.Spec{Dir: k.Path(s.Root, s.Dir), Roles: prog.Path, User: k.user, Rules: &jail.Rules{
+		Read:  append([]string{prog.Path, "/proc"}, k.share...),
+		Write: []string{s.Root, "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"},
+	}}
+	for _, name := range hostTops {
+		if name == "etc" && os.Geteuid() == 0 {
+			j.Rules.Read = append(j.Rules.Read, public("/etc")...)
+			continue
+		}
+		j.Rules.Read = append(j.Rules.Read, "/"+name)
+	}
+	return j
+}
+
+// public lists what is in a folder that everybody may read.
+func public(dir string) (all []string) {
+	entries, _ := os.ReadDir(dir) // of one that cannot be read nothing is shown
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().Perm()&0o004 != 0 {
+			all = append(all, filepath.Join(dir, e.Name()))
+		}
+	}
+	return all
+}
+
+// jail is what a process shall see.
+func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) {
+	st, err := k.stack(s.Spec.Stack)
+	if err != nil {
+		return jail.Spec{}, err
+	}
+	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath, Links: st.links, Files: st.files}
+	if k.user != 0 {
+		j.User = jail.Inside
+	}
+	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
+		j.PIDs = uint64(s.Spec.PIDs)
+	}
+	j.Binds = slices.Clone(st.binds)
+	all, err := os.ReadDir(s.Root)
+	if err != nil {
+		return jail.Spec{}, err
+	}
+	for _, e := range all {
+		// Nothing inside can make an entry here, but an archive may have: a link would lead out.
+		if e.IsDir() {
+			j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(s.Root, e.Name()), To: "/" + e.Name(), Write: true})
+		}
+	}
+	for _, name := range []string{"passwd", "group"} {
+		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, st.name, name), To: "/etc/" + name, Optional: true})
+	}
+	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath})
+	if st.dir != "/" && len(k.carried) > 0 {
+		j.Binds, j.Loader = append(j.Binds, k.carried...), loaderPath
+	}
+	for _, p := range k.share {
+		j.Binds = append(j.Binds, jail.Bind{From: p, To: p})
+	}
+	return j, nil
+}

@@ -1,0 +1,106 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// level takes the strongest level that works.
+func (k *kind) level(f *folder.Runtime, atLeast string) error {
+	var err error
+	for _, s := range k.stacks {
+		if err == nil {
+			err = try(f, k, s.name)
+		}
+	}
+	if err == nil || atLeast == Namespaces || !errors.Is(err, errIsolation) {
+		return err
+	}
+	for _, s := range k.stacks {
+		if s.dir != "/" {
+			return fmt.Errorf("stack %s needs namespaces: %w", s.name, err)
+		}
+	}
+	// Another user could not come to the folders of this one's.
+	k.landlock, k.user = true, 0
+	if e := try(f, k, k.stacks[0].name); e != nil {
+		return errors.Join(err, e)
+	}
+	return nil
+}
+
+var errIsolation = errors.New("no isolation")
+
+// try runs a role in a container of a stack: that shows more than any setting of the machine.
+func try(f *folder.Runtime, k *kind, stack string) error {
+	return f.Try(func(s folder.Start) error {
+		s.Spec, s.Process = cell.Spec{Stack: stack}, cell.Process{Path: "lifecycle:check"}
+		cmd, err := k.Command(f.Program(), s)
+		if err != nil {
+			return err
+		}
+		if err := f.Program().Start(cmd); err != nil {
+			if k.landlock {
+				return fmt.Errorf("%w by Landlock, which Linux has since 5.13, either: %w", errIsolation, err)
+			}
+			return fmt.Errorf("%w by namespaces: %w; %s", errIsolation, err, cure(err))
+		}
+		_ = cmd.Wait() // what counts is what init has recorded
+		st, err := lifecycle.InitState(s.State)
+		if err == nil && st.Exit != nil && st.Exit.Code == 0 {
+			return nil
+		}
+		if err == nil && st.Exit != nil {
+			err = fmt.Errorf("it ended with %d, and said %q", st.Exit.Code, said(s.State))
+		}
+		return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; is the stack of this machine's architecture? If the program is a dynamic "+
+			"binary, build yours with CGO_ENABLED=0, or set Config.Source to a program built so from lifecycle/cmd/%s", stack, err, lifecycle.ProgramName)
+	})
+}
+
+// said is what a process that has ended has printed.
+func said(state string) string {
+	out, err := lifecycle.OpenOutput(state)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = out.Close() }() // it was only read
+	var b strings.Builder
+	for {
+		c, err := out.Next(context.Background())
+		if err != nil {
+			return strings.TrimSpace(b.String())
+		}
+		b.Write(c.Data)
+	}
+}
+
+// cure tells what forbids namespaces here, as far as the machine says it.
+func cure(err error) string {
+	setting := func(name, forbids string) bool {
+		b, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		return err == nil && strings.TrimSpace(string(b)) == forbids
+	}
+	switch {
+	case setting("kernel/apparmor_restrict_unprivileged_userns", "1"):
+		return "AppArmor keeps user namespaces from programs without a profile: allow yours by a profile with \"userns,\", or set kernel.apparmor_restrict_unprivileged_userns=0"
+	case setting("kernel/unprivileged_userns_clone", "0"):
+		return "set kernel.unprivileged_userns_clone=1"
+	case setting("user/max_user_namespaces", "0"):
+		return "set user.max_user_namespaces to some thousand"
+	case errors.Is(err, syscall.ENOSPC):
+		return "there are too many user namespaces already: raise user.max_user_namespaces"
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+		return "inside Docker or the like: run it with a seccomp profile that allows user namespaces and with /proc unmasked (--security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+	}
+	return "for code that you trust there is cell/process, which does not isolate"
+}

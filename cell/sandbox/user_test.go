@@ -1,0 +1,85 @@
+//go:build linux
+
+package sandbox_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
+)
+
+// TestWithoutRoot runs all other tests again as a user without any power, where they were run as root.
+func TestWithoutRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("they are run so already")
+	}
+	const user = 65534
+	if !jail.Mapped(user) {
+		needs.Missing(t, "this machine is a container without a user nobody")
+	}
+	home, err := os.MkdirTemp("", "sandbox-user") // the folders of a T.TempDir are closed to others
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(home)) })
+	exe, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	test := filepath.Join(home, "sandbox.test")
+	require.NoError(t, os.WriteFile(test, exe, 0o755))
+	require.NoError(t, os.Chown(home, user, user))
+	cmd := exec.Command(test, "-test.v", "-test.skip", "^TestWithoutRoot$")
+	cmd.Dir = home
+	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+home, "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	if strings.Contains(string(out), "--- SKIP: TestRuntime") {
+		needs.Missing(t, "this machine allows no user namespaces without root")
+	}
+	assert.Contains(t, string(out), "--- PASS: TestRuntime")
+	assert.Contains(t, string(out), "--- PASS: TestAttackPowers")
+}
+
+func TestCapacityIsTheTruth(t *testing.T) {
+	t.Parallel()
+	res, err := openClean(t, t.TempDir()).Capacity(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "namespaces", res.Isolation)
+	assert.Equal(t, []string{"host"}, res.Stacks)
+	assert.True(t, res.Survives)
+	assert.Subset(t, []string{"nofile", "pids"}, res.Enforced) // each with a test of its own
+}
+
+func TestWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	for text, c := range map[string]sandbox.Config{
+		"Config.Dir is empty":                        {},
+		`Config.AtLeast is "gvisor"`:                 {Dir: t.TempDir(), AtLeast: "gvisor"},
+		"stack s: open /no/such: no such file":       {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: "/no/such"}}},
+		"holds nothing: unpack a root filesystem":    {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: t.TempDir()}}},
+		`Config.Stacks names "a" twice`:              {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "a"}, {Name: "a"}}},
+		`Config.Share names "x": give absolute path`: {Dir: t.TempDir(), Share: []string{"x"}},
+	} {
+		_, err := sandbox.New(t.Context(), c)
+		assert.ErrorContains(t, err, text)
+	}
+	r := openClean(t, t.TempDir())
+	for text, s := range map[string]cell.Spec{
+		`stack "other" is not offered by this cell: it has host`: {Stack: "other"},
+		"image alpine: unsupported":                              {Image: "alpine"},
+		"user root: unsupported":                                 {User: "root"},
+	} {
+		_, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: s})
+		assert.ErrorContains(t, err, text)
+	}
+}

@@ -1,0 +1,214 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Enter builds the root, goes there, lets go of all powers, calls ready, and becomes the program. It returns only
+// with an error: a *ProgramError, or one of the building. Its process must be good for nothing else.
+func Enter(s Spec, args []string, ready func()) error {
+	runtime.LockOSThread() // powers are a thread's own
+	if s.Rules == nil {
+		if err := build(s); err != nil {
+			return fmt.Errorf("root of the container: %w", err)
+		}
+	}
+	if s.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+			return fmt.Errorf("hostname: %w", err)
+		}
+	}
+	if err := disarm(s); err != nil {
+		return err
+	}
+	ready()
+	if err := os.Chdir(s.Dir); err != nil {
+		return &ProgramError{126, err.Error()}
+	}
+	path, args, err := find(s, args)
+	if err != nil {
+		return err
+	}
+	err = syscall.Exec(path, args, os.Environ())
+	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
+		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, args[1:]...), os.Environ())
+	}
+	if errors.Is(err, syscall.ENOENT) {
+		return &ProgramError{127, path + ": its interpreter or loader is not there"}
+	}
+	return &ProgramError{126, fmt.Sprintf("%s: %v", path, err)}
+}
+
+// find returns the file to execute, and its arguments.
+func find(s Spec, args []string) (string, []string, error) {
+	if role, ok := strings.CutPrefix(args[0], "lifecycle:"); ok {
+		if s.Loader != "" { // glibc from 2.33 on knows these
+			return s.Loader, append([]string{role, "--argv0", role, "--library-path", filepath.Dir(s.Loader), s.Roles}, args[1:]...), nil
+		}
+		return s.Roles, append([]string{role}, args[1:]...), nil
+	}
+	path, err := exec.LookPath(args[0])
+	switch {
+	case err == nil, errors.Is(err, exec.ErrDot):
+		return path, args, nil
+	case errors.Is(err, os.ErrPermission):
+		return "", nil, &ProgramError{126, args[0] + ": permission denied"}
+	}
+	return "", nil, &ProgramError{127, args[0] + ": not found"}
+}
+
+// build makes the root and goes there.
+func build(s Spec) error {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
+	if err := mount("tmpfs", s.Mount, "tmpfs", flags, "mode=755,size=4m"); err != nil {
+		return err
+	}
+	for _, b := range s.Binds {
+		if err := bind(s.Mount, b); err != nil {
+			return err
+		}
+	}
+	for name, text := range s.Files {
+		name = filepath.Join(s.Mount, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(text), 0o444); err != nil {
+			return err
+		}
+	}
+	for name, target := range s.Links {
+		name = filepath.Join(s.Mount, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, name); err != nil {
+			return err
+		}
+	}
+	if err := proc(s.Mount); err != nil {
+		return err
+	}
+	if err := devices(filepath.Join(s.Mount, "dev")); err != nil {
+		return err
+	}
+	// The new root over the old one, which is then let go.
+	if err := os.Chdir(s.Mount); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the machine's root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	return mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, "")
+}
+
+func mount(from, to, kind string, flags uintptr, data string) error {
+	if err := unix.Mount(from, to, kind, flags, data); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", strings.TrimSpace(kind+" "+from), to, err)
+	}
+	return nil
+}
+
+func bind(root string, b Bind) error {
+	st, err := os.Stat(b.From)
+	if b.Optional && errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	to := filepath.Join(root, b.To)
+	if _, err := os.Lstat(to); err != nil {
+		if err = place(to, st.IsDir()); err != nil {
+			if b.Optional {
+				return nil
+			}
+			return fmt.Errorf("a place for %s: %w", b.To, err)
+		}
+	}
+	// With what is mounted below: parts of it alone would show what that hides.
+	if err := mount(b.From, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if !b.Write {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, to, unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("protect %s: mount_setattr: %w (Linux 5.12 has it)", b.To, err)
+	}
+	return nil
+}
+
+func place(name string, dir bool) error {
+	if dir {
+		return os.MkdirAll(name, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, nil, 0o444)
+}
+
+// proc shows the processes of the namespace.
+func proc(root string) error {
+	dir := filepath.Join(root, "proc")
+	if err := os.MkdirAll(dir, 0o555); err != nil {
+		return err
+	}
+	if err := mount("proc", dir, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("%w (a container that hides parts of /proc forbids it)", err)
+	}
+	// What is the whole machine's. Programs lack the power to change it, anyway.
+	sys := filepath.Join(dir, "sys")
+	if err := mount(sys, sys, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return mount("", sys, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+// devices makes a /dev with what every program may expect.
+func devices(dev string) error {
+	for _, d := range []string{dev, filepath.Join(dev, "shm"), filepath.Join(dev, "pts")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		to := filepath.Join(dev, name)
+		if err := os.WriteFile(to, nil, 0o666); err != nil {
+			return err
+		}
+		if err := mount("/dev/"+name, to, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := mount("tmpfs", filepath.Join(dev, "shm"), "tmpfs", flags, "mode=1777,size=64m"); err != nil {
+		return err
+	}
+	if err := mount("devpts", filepath.Join(dev, "pts"), "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"); err != nil {
+		return err
+	}
+	for name, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
+		"stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"} {
+		if err := os.Symlink(to, filepath.Join(dev, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+// Package jail makes a program run with a root filesystem, processes and powers of its own, without
+// being root. It needs no other program and no C.
+//
+// Two processes take part. The first is started in new namespaces (see [Attr]), in which it is
+// PID 1; it stays in the machine's own filesystem. It starts the second in a new mount namespace,
+// which calls [Enter]: that builds the root, goes there, lets go of all powers and becomes the program.
+package jail
+
+// Spec is what a program shall see. Paths called "inside" are those of the new root.
+type Spec struct {
+	// Rules, if set, are all: there are no namespaces and no new root, and paths inside are those outside.
+	Rules *Rules `json:"rules,omitempty"`
+
+	// Mount is an empty folder outside, over which the root is built; nobody else sees that.
+	Mount string `json:"mount"`
+	// Binds are parts of the machine's filesystem, in their order.
+	Binds []Bind `json:"binds"`
+	// Links are symbolic links inside, by name.
+	Links map[string]string `json:"links,omitempty"`
+	// Files are small read-only files inside, by name.
+	Files map[string]string `json:"files,omitempty"`
+	// Hostname is what the machine is called.
+	Hostname string `json:"hostname,omitempty"`
+	// User, if not 0, is the user and group to become; else it stays who it is.
+	User int `json:"user,omitempty"`
+	// PIDs is how many processes and threads there may be at a time; 0: no limit.
+	PIDs uint64 `json:"pids,omitempty"`
+	// Dir is where the program begins, inside.
+	Dir string `json:"dir"`
+	// Roles is the lifecycle program, inside: "lifecycle:NAME" is a role of it.
+	Roles string `json:"roles"`
+	// Loader, if set, is what starts it, inside: it is a dynamic program of another root. Its libraries are beside it.
+	Loader string `json:"loader,omitempty"`
+}
+
+// Bind makes a file or folder outside appear inside.
+type Bind struct {
+	From string `json:"from"`
+	// To is made if its parent is part of no other Bind; else it must be there.
+	To    string `json:"to"`
+	Write bool   `json:"write,omitempty"`
+	// Optional: passed over where From, or the place for it, does not exist.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// A ProgramError tells that all was ready, but the program cannot be run. Code is what a shell gives.
+type ProgramError struct {
+	Code int
+	Text string
+}
+
+func (e *ProgramError) Error() string { return e.Text }
+
+// Rules are what Landlock allows of the machine's filesystem. What does not exist is passed over.
+type Rules struct {
+	Read  []string `json:"read"`  // and execute
+	Write []string `json:"write"` // and read and execute
+}

@@ -1,0 +1,114 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+)
+
+func init() { runLate("enter", runEnter) }
+
+// ownPID is what this process is called where the machine's /proc is: as the first of its namespace it is 1 for itself.
+func ownPID() int {
+	if name, err := os.Readlink("/proc/self"); err == nil {
+		if n, err := strconv.Atoi(name); err == nil {
+			return n
+		}
+	}
+	return os.Getpid()
+}
+
+// outerPID is what the only child of init is called there.
+func outerPID(init, process int) int {
+	if init == os.Getpid() {
+		return process
+	}
+	if all := children(init); len(all) > 0 {
+		return all[0]
+	}
+	return 0
+}
+
+// Between init and the role enter, on descriptor 3: entered, and then, if the program cannot be run, its exit code
+// and why. What comes without it is why there is no container.
+const entered = "entered\n"
+
+// enter starts the process in a root of its own, by the role enter.
+func (r *initRole) enter(files []uintptr) (code int, err error) {
+	if err := jail.Guard(); err != nil {
+		return 0, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer pr.Close()
+	var spec jail.Spec
+	if err := json.Unmarshal([]byte(r.jail), &spec); err != nil {
+		return 0, err
+	}
+	env := environ(os.Environ())
+	if spec.Rules != nil { // else nothing can outlive init
+		env.set(markEnv, r.state)
+	}
+	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd()), Sys: spec.Child()}
+	r.main, err = syscall.ForkExec(self, append([]string{"enter", r.jail}, r.args...), attr)
+	_ = pw.Close()
+	if err != nil {
+		return 0, fmt.Errorf("start the role enter: %w", err)
+	}
+	said, err := io.ReadAll(io.LimitReader(pr, 64<<10)) // it ends with the execution of the program
+	if err != nil {
+		return 0, err
+	}
+	text, ok := strings.CutPrefix(string(said), entered)
+	switch {
+	case ok && text == "":
+		return 0, nil
+	case !ok && text == "":
+		text = "the role enter ended before it was inside"
+	}
+	_, _ = syscall.Wait4(r.main, nil, 0, nil) // it has nothing more to say
+	if !ok {
+		return 0, errors.New(text)
+	}
+	status, text, _ := strings.Cut(text, " ")
+	if code, err = strconv.Atoi(status); err != nil || code == 0 {
+		code = 126
+	}
+	return code, errors.New(text)
+}
+
+// runEnter is enter SPEC PROGRAM [ARG…].
+func runEnter(args []string, _ func(error)) int {
+	closeOnExec(3)
+	say := os.NewFile(3, "init")
+	var s jail.Spec
+	if len(args) < 2 {
+		_, _ = fmt.Fprint(say, "usage: enter SPEC PROGRAM [ARG…]")
+		return 1
+	}
+	if err := json.Unmarshal([]byte(args[0]), &s); err != nil {
+		_, _ = fmt.Fprint(say, "enter: ", err)
+		return 1
+	}
+	err := jail.Enter(s, args[1:], func() { _, _ = io.WriteString(say, entered) })
+	var program *jail.ProgramError
+	if errors.As(err, &program) {
+		_, _ = fmt.Fprint(say, program.Code, " ", program.Text)
+		return program.Code
+	}
+	_, _ = fmt.Fprint(say, err)
+	return 1
+}
