@@ -16,6 +16,23 @@ const hasSubreaper = true
 
 func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
+// keepFiles has open files end with init: what the host program, or who started it, has left open
+// for children is none of an app's business. Kernels before 5.11 cannot; then it is done by hand.
+func keepFiles() {
+	if unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return // then they stay open, as with any program
+	}
+	for _, e := range all {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= 3 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 // childAttr has the process die with init. The kernel watches the thread that forked: ours is
 // the main one, to which init functions are locked.
 func childAttr() *syscall.SysProcAttr {

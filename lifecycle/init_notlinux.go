@@ -16,6 +16,13 @@ const hasSubreaper = false
 
 func becomeSubreaper() {}
 
+// keepFiles has open files end with init. Of what is not open nothing comes.
+func keepFiles() {
+	for fd := 3; fd < 1024; fd++ {
+		syscall.CloseOnExec(fd)
+	}
+}
+
 func killDescendants(int) {}
 
 func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

@@ -57,6 +57,7 @@ type initRole struct {
 
 func runInit(args []string, ready func(error)) int {
 	r := &initRole{signals: make(chan os.Signal, 64)}
+	keepFiles()
 	exit, err := r.start(args)
 	ready(err)
 	if err != nil {

@@ -134,3 +134,20 @@ func TestAFolderWithoutPermission(t *testing.T) {
 	assert.True(t, strings.HasPrefix(err.Error(), fmt.Sprintf("process.New: folder %s/cell: mkdir", parent)), err)
 	assert.ErrorContains(t, err, "give one that this user may write to")
 }
+
+// What this program has left open for its children is no business of an app's.
+func TestOpenFilesOfTheHostAreNotInherited(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("s"), 0o600))
+	fd, err := syscall.Open(secret, syscall.O_RDONLY, 0) // without O_CLOEXEC, as many a library does
+	require.NoError(t, err)
+	defer func() { _ = syscall.Close(fd) }()
+	a := runAgent(t, cell.AgentConfig{Runtime: open(t, t.TempDir())})
+	require.NoError(t, a.Start(t.Context(), cell.Work{ID: "w", Process: cell.Process{Path: "/bin/sh", Args: []string{"-c", "ls -l /proc/self/fd; echo listed"}}}))
+	s := until(t, a, "w", is(cell.PhaseDone))
+	text := strings.Join(s.Last, "\n")
+	assert.Contains(t, text, "listed")
+	assert.NotContains(t, text, "secret")
+	stopped(t, a, "w")
+}
