@@ -54,8 +54,8 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		return 0, err
 	}
 	defer pr.Close()
-	var spec jail.Spec
-	if err := json.Unmarshal([]byte(r.jail), &spec); err != nil {
+	spec, err := jailSpec(r.jail)
+	if err != nil {
 		return 0, err
 	}
 	env := environ(os.Environ())
@@ -90,20 +90,29 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	return code, errors.New(text)
 }
 
-// runEnter is enter SPEC PROGRAM [ARG…].
+// jailSpec reads what a process shall see. It is a file, as everybody may read the arguments of init.
+func jailSpec(file string) (s jail.Spec, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(b, &s)
+}
+
+// runEnter is enter FILE PROGRAM [ARG…].
 func runEnter(args []string, _ func(error)) int {
 	closeOnExec(3)
 	say := os.NewFile(3, "init")
-	var s jail.Spec
 	if len(args) < 2 {
-		_, _ = fmt.Fprint(say, "usage: enter SPEC PROGRAM [ARG…]")
+		_, _ = fmt.Fprint(say, "usage: enter FILE PROGRAM [ARG…]")
 		return 1
 	}
-	if err := json.Unmarshal([]byte(args[0]), &s); err != nil {
+	s, err := jailSpec(args[0])
+	if err != nil {
 		_, _ = fmt.Fprint(say, "enter: ", err)
 		return 1
 	}
-	err := jail.Enter(s, args[1:], func() { _, _ = io.WriteString(say, entered) })
+	err = jail.Enter(s, args[1:], func() { _, _ = io.WriteString(say, entered) })
 	var program *jail.ProgramError
 	if errors.As(err, &program) {
 		_, _ = fmt.Fprint(say, program.Code, " ", program.Text)

@@ -39,10 +39,10 @@ func signalProcess(pid int, s syscall.Signal) error {
 	return nil
 }
 
-// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail SPEC] -- prog args…
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] -- prog args…
 type initRole struct {
 	state, dir string
-	jail       string // a jail.Spec as JSON: what the process shall see; "": what init sees
+	jail       string // a file with a jail.Spec as JSON: what the process shall see; "": what init sees
 	output     int64
 	nofile     uint64
 	args       []string
@@ -151,7 +151,7 @@ func (r *initRole) parse(args []string) (err error) {
 		return err
 	}
 	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
-		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail SPEC] -- PROGRAM [ARG…]")
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] -- PROGRAM [ARG…]")
 	}
 	r.state, err = filepath.Abs(r.state)
 	return err

@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,4 +87,75 @@ func benchStart(b *testing.B, a *cell.Agent, digest string) {
 		b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms"+what)
 		b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms"+what)
 	}
+}
+
+// BenchmarkCrowd is how long 200 instances take that start at once, until the last one runs, and what memory each takes
+// beside its app, idle.
+func BenchmarkCrowd(b *testing.B) {
+	needIsolation(b)
+	const n = 200
+	for b.Loop() {
+		r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog})
+		if err != nil {
+			b.Fatal(err)
+		}
+		a := runAgent(b, cell.AgentConfig{Runtime: r})
+		running := map[string]bool{}
+		begun := time.Now()
+		for i := range n {
+			w := cell.Work{ID: fmt.Sprintf("w%d", i), LRP: "l", Health: &cell.Health{Type: "process"}, Process: cell.Process{Path: "/bin/sleep", Args: []string{"1000"}}}
+			if err := a.Start(b.Context(), w); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for e := range a.Watch(b.Context()) {
+			if e.Status.Phase == cell.PhaseDone {
+				b.Fatal(e.Status.Failure)
+			}
+			if e.Status.Phase == cell.PhaseRunning {
+				if running[e.Status.ID] = true; len(running) == n {
+					break
+				}
+			}
+		}
+		b.ReportMetric(time.Since(begun).Seconds(), "s-200")
+		b.ReportMetric(float64(inits(b))/n/1e6, "MB-each")
+		for id := range running {
+			_ = a.Stop(b.Context(), id)
+		}
+		synced, left := false, map[string]bool{} // what Watch begins with, and does not forget
+		for e := range a.Watch(b.Context()) {
+			if e.Gone {
+				delete(left, e.Status.ID)
+			} else if e.Status.ID != "" {
+				left[e.Status.ID] = true
+			}
+			synced = synced || e.Synced
+			if synced && len(left) == 0 {
+				break
+			}
+		}
+		_ = r.Close()
+	}
+}
+
+// inits adds up the proportional share of memory (smaps_rollup, proc(5)) of all inits below this process.
+func inits(b *testing.B) (sum int64) {
+	files, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, f := range files {
+		if name, _ := os.ReadFile(f); !strings.HasPrefix(string(name), "dewpoint") {
+			continue
+		}
+		text, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "smaps_rollup"))
+		for l := range strings.Lines(string(text)) {
+			var kb int64
+			if _, err := fmt.Sscanf(l, "Pss: %d kB", &kb); err == nil {
+				sum += kb * 1000
+			}
+		}
+	}
+	return sum
 }

@@ -214,6 +214,9 @@ func (k *kind) shares(top string) bool {
 	})
 }
 
+// jailFile, in the folder of a process's init, says what the process sees.
+const jailFile = "jail.json"
+
 // programPath is where the lifecycle program is.
 const programPath = "/run/dewpoint/" + lifecycle.ProgramName
 
@@ -230,7 +233,15 @@ func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"-state", s.State, "-jail", string(spec)}
+	file := filepath.Join(s.State, jailFile)
+	// Not the folders above: they may have been removed.
+	if err := os.Mkdir(s.State, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	if err := os.WriteFile(file, spec, 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"-state", s.State, "-jail", file}
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
