@@ -124,6 +124,9 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	if err := recordStarted(r.state, self); err != nil {
 		return nil, err
 	}
+	if err := reserveStarted(r.state); err != nil {
+		return nil, err
+	}
 	code, err := r.exec()
 	if err != nil && code == 0 {
 		return nil, err

@@ -129,17 +129,32 @@ func readStarted(dir string) (s started, err error) {
 	return s, nil
 }
 
-// recordStarted writes the file "started" whole or not at all. It need not outlive the machine.
+// recordStarted writes the file "started" whole or not at all, over what was reserved if it was.
+// It need not outlive the machine.
 func recordStarted(dir string, s started) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
+	b = append(b, bytes.Repeat([]byte{' '}, max(0, reserved-len(b)))...) // white space, to JSON
 	tmp := filepath.Join(dir, "."+startedFile)
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return os.Rename(tmp, filepath.Join(dir, startedFile))
+}
+
+// reserveStarted takes the room for the next recordStarted: the process may fill the disk first.
+func reserveStarted(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "."+startedFile), bytes.Repeat([]byte{' '}, reserved), 0o600)
 }
 
 // reserveExit takes the room that the exit will need: the process may fill the disk.
