@@ -78,8 +78,9 @@ func fullDisk(t *testing.T, dir string) {
 	good("after-input")
 
 	// An app that fills the disk, and prints what there is no room for: its end is known all the same.
+	// It waits until what it said first is written, for later there may be no room for that.
 	w = cell.Work{ID: "filler", Process: cell.Process{Path: "/bin/sh", Args: []string{"-c",
-		"echo begin; cat /dev/zero > big; i=0; while [ $i -lt 2000 ]; do echo a line that is long enough to matter; i=$((i+1)); done; exit 7"}}}
+		"echo begin; sleep 1; cat /dev/zero > big; i=0; while [ $i -lt 2000 ]; do echo a line that is long enough to matter; i=$((i+1)); done; exit 7"}}}
 	require.NoError(t, a.Start(t.Context(), w))
 	s = until(t, a, "filler", is(cell.PhaseDone))
 	require.NotNil(t, s.Exit, s.Failure)
