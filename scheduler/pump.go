@@ -143,28 +143,6 @@ func (p *peer) call(ctx context.Context, limit time.Duration, fn func(context.Co
 	return fn(ctx)
 }
 
-// beat asks the cell for its State again and again, to learn what it is and whether it answers.
-func (s *Scheduler) beat(ctx context.Context, p *peer) {
-	period := s.lostAfter / 4
-	for ctx.Err() == nil {
-		bctx, cancel := context.WithTimeout(ctx, period)
-		st, err := p.cell.State(bctx)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		now, wait := s.now(), period
-		if err != nil {
-			s.post(func(c *Core) { c.Silent(p.m, now) })
-			// What is down may be up soon, and a call that hung has waited long enough.
-			wait = period / 6
-		} else {
-			s.post(func(c *Core) { c.Answered(p.m, st, now) })
-		}
-		sleep(ctx, wait)
-	}
-}
-
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
