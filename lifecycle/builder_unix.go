@@ -77,6 +77,10 @@ func runBuilder(args []string) int {
 		syscall.Exit(128 + int(s.(syscall.Signal)))
 	}()
 	err = b.run(ctx, args)
+	if b.scripts.told() {
+		// What failed then failed by our own hand: the signal decides the exit status.
+		select {}
+	}
 	if err == nil {
 		return 0
 	}

@@ -134,6 +134,13 @@ func (s *scripts) kill() {
 	}
 }
 
+// told reports whether kill was called.
+func (s *scripts) told() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.killed
+}
+
 // hint explains the statuses by which shells say that there is nothing to run.
 func (s *scripts) hint(name string, err error) error {
 	fmt.Fprintf(s.stderr, "hint: %s, or something that it runs, was not found or cannot be executed here. Is its interpreter "+
