@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"cfapi":    6,
 	".":        5, "internal/sim": 5,
 	"scheduler": 4, "staging/buildpack": 4, "staging/image": 4, "staging/cnb": 4,
-	"cell/process": 4, "cell/sandbox": 4, "cell/containerd": 4, "cell/remote": 4,
+	"cell/local": 5, "cell/process": 4, "cell/sandbox": 4, "cell/containerd": 4, "cell/remote": 4,
 	"lrp": 3, "staging": 3,
 	"cell": 2, "resourcematch": 2,
 	"blob/catalog": 1, "blob/cloudblob": 1, "lifecycle": 1, "droplet/oci": 1, "state/sqlite": 1,

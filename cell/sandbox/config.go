@@ -2,6 +2,9 @@ package sandbox
 
 import (
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -59,4 +62,28 @@ type Stack struct {
 	// Dir holds it (which needs Namespaces), "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var/tmp
 	// nothing is seen.
 	Dir string
+}
+
+// hostTops are the parts of this machine that are its stack. Where people live, and what services keep, is not.
+var hostTops = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"}
+
+// Visible tells which of the given folders of this machine containers of HostStack see, and which they do not, each in
+// the given order and once. What is not absolute is not seen.
+func Visible(dirs, share []string) (seen, hidden []string) {
+	for i, d := range dirs {
+		if slices.Contains(dirs[:i], d) {
+			continue
+		}
+		in := func(top string) bool {
+			rel, err := filepath.Rel(top, d)
+			return err == nil && filepath.IsLocal(rel)
+		}
+		host := func(top string) bool { return in("/" + top) }
+		if filepath.IsAbs(d) && (slices.ContainsFunc(hostTops, host) || slices.ContainsFunc(share, in)) {
+			seen = append(seen, d)
+		} else if strings.TrimSpace(d) != "" {
+			hidden = append(hidden, d)
+		}
+	}
+	return seen, hidden
 }

@@ -31,7 +31,8 @@ var _ cell.Runtime = (*Runtime)(nil)
 const nobody = 65534
 
 // New opens the folder, finds the containers that are there, and runs a program in each stack. If that
-// does not succeed, the error says why and what helps. If another program has the folder open,
+// does not succeed, the error says why and what helps; it wraps [errors.ErrUnsupported] if this machine gives no
+// isolation, or less than Config.AtLeast. If another program has the folder open,
 // it says so.
 func New(ctx context.Context, c Config) (*Runtime, error) {
 	r, err := open(ctx, c)

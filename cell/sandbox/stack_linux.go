@@ -23,9 +23,6 @@ type stack struct {
 // ours are the folders that are no stack's, beside those of the instance.
 var ours = []string{"proc", "dev", "sys", "run", "var"}
 
-// hostTops are the parts of this machine that are its stack. Where people live, and what services keep, is not.
-var hostTops = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"}
-
 func newStack(s Stack) (stack, error) {
 	st := stack{name: s.Name, dir: "/", links: map[string]string{"/var/tmp": "/tmp"}, files: map[string]string{}}
 	tops := hostTops

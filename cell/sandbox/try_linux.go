@@ -22,7 +22,7 @@ func (k *kind) level(f *folder.Runtime, atLeast string) error {
 			err = try(f, k, s.name)
 		}
 	}
-	if err == nil || atLeast == Namespaces || !errors.Is(err, errIsolation) {
+	if err == nil || atLeast == Namespaces || !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	for _, s := range k.stacks {
@@ -38,7 +38,15 @@ func (k *kind) level(f *folder.Runtime, atLeast string) error {
 	return nil
 }
 
-var errIsolation = errors.New("no isolation")
+// unable says why a level does not work on this machine.
+type unable struct {
+	by  string
+	err error
+}
+
+func (e *unable) Error() string        { return "no isolation by " + e.by + ": " + e.err.Error() }
+func (e *unable) Unwrap() error        { return e.err }
+func (e *unable) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // try runs a role in a container of a stack: that shows more than any setting of the machine.
 func try(f *folder.Runtime, k *kind, stack string) error {
@@ -50,9 +58,9 @@ func try(f *folder.Runtime, k *kind, stack string) error {
 		}
 		if err := f.Program().Start(cmd); err != nil {
 			if k.landlock {
-				return fmt.Errorf("%w by Landlock, which Linux has since 5.13, either: %w", errIsolation, err)
+				return &unable{"Landlock, which Linux has since 5.13, either", err}
 			}
-			return fmt.Errorf("%w by namespaces: %w; %s", errIsolation, err, cure(err))
+			return &unable{"namespaces", fmt.Errorf("%w; %s", err, cure(err))}
 		}
 		_ = cmd.Wait() // what counts is what init has recorded
 		st, err := lifecycle.InitState(s.State)

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
@@ -145,13 +147,35 @@ func nothingLeft(t *testing.T, data string) {
 	}
 }
 
-func TestASecondPushSparesWhatIsThere(t *testing.T) {
+// kinds runs f with each kind of cell and what the program says of its isolation.
+func kinds(t *testing.T, f func(t *testing.T, kind, isolation string)) {
 	t.Parallel()
+	for kind, isolation := range map[string]string{"process": "isolation none", "sandbox": "isolation namespaces"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			if kind == "sandbox" {
+				exe, err := quickstart()
+				require.NoError(t, err)
+				r, err := sandbox.New(t.Context(), sandbox.Config{Dir: t.TempDir(), Source: exe, AtLeast: sandbox.Namespaces})
+				if errors.Is(err, errors.ErrUnsupported) {
+					needs.Missing(t, err.Error())
+				}
+				require.NoError(t, err)
+				require.NoError(t, r.Close())
+			}
+			f(t, kind, isolation)
+		})
+	}
+}
+
+func TestASecondPushSparesWhatIsThere(t *testing.T) { kinds(t, testASecondPush) }
+
+func testASecondPush(t *testing.T, kind, isolation string) {
 	data, dir := filepath.Join(t.TempDir(), "data of é"), app(t)
-	status, stdout, stderr := pushed(t, flags(data, dir, "-once", "-env", "GREETING=dew", "-instances", "2")...)
+	status, stdout, stderr := pushed(t, flags(data, dir, "-once", "-env", "GREETING=dew", "-instances", "2", "-cell", kind)...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	at := 0
-	for _, step := range []string{"isolation none", "== Record", "== Resource match", "== Upload", "== Package", "== Staging", "Cell cell-0 runs task", "-----> Compiling",
+	for _, step := range []string{isolation, "== Record", "== Resource match", "== Upload", "== Package", "== Staging", "Cell cell-0 runs task", "-----> Compiling",
 		"== Droplet and cache", "== Schedule", "== Start", "2 of 2 instances", "web: 2 of 2 instances run", "took", "200 OK", "Hello from hello, instance"} {
 		i := strings.Index(stdout[at:], step)
 		require.GreaterOrEqual(t, i, 0, "%q is not where it belongs:\n%s", step, stdout)
@@ -161,17 +185,18 @@ func TestASecondPushSparesWhatIsThere(t *testing.T) {
 	nothingLeft(t, data)
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "new"), bytes.Repeat([]byte("new"), 100_000), 0o644))
-	status, stdout, stderr = pushed(t, flags(data, dir, "-once")...)
+	status, stdout, stderr = pushed(t, flags(data, dir, "-once", "-cell", kind)...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	assert.Contains(t, stdout, "1 of 2 files")
 	assert.Contains(t, stdout, "found the cache")
 	nothingLeft(t, data)
 }
 
-func TestAKilledProgramsAppRunsOnUntilTheNextStart(t *testing.T) {
-	t.Parallel()
+func TestAKilledProgramsAppRunsOnUntilTheNextStart(t *testing.T) { kinds(t, testAKilledProgram) }
+
+func testAKilledProgram(t *testing.T, kind, _ string) {
 	data, dir := t.TempDir(), app(t)
-	s := begin(t, flags(data, dir)...)
+	s := begin(t, flags(data, dir, "-cell", kind)...)
 	s.until("Serving")
 	if !strings.Contains(s.read.String(), "listens on") {
 		s.until("listens on")

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dewpoint-go/dewpoint"
@@ -24,6 +26,17 @@ func (o *options) complete() error {
 	}
 	if _, err := os.Stat(app); err != nil {
 		return fmt.Errorf("-app: %w; give the folder of an app", err)
+	}
+	if _, ok := cells[o.cell]; !ok {
+		return fmt.Errorf("-cell: there is no kind %q; give one of %s", o.cell, strings.Join(slices.Sorted(maps.Keys(cells)), ", "))
+	}
+	for i, dir := range o.share {
+		if o.share[i], err = filepath.Abs(dir); err != nil {
+			return err
+		}
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("-share: %w; give a folder that is there", err)
+		}
 	}
 	if err := o.completeBuildpacks(); err != nil {
 		return err

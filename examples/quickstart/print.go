@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/cell/local"
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/logs"
 )
 
@@ -29,23 +31,32 @@ var titles = map[dewpoint.Step]string{
 	dewpoint.StepHealthy: "Start",
 }
 
-func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform) {
+func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform, c *local.Cell) {
 	fmt.Fprintf(pr.out, "Pushing %s as %s; data in %s\n", o.app, o.name, o.data)
 	cells, err := p.Cells(ctx)
 	if err != nil {
 		return // ctx has ended
 	}
 	for _, s := range cells {
-		note := ""
-		if s.Total.Isolation == "none" {
-			note = ": apps run as plain processes of this user; push only code you trust"
-		}
 		limits := strings.Join(s.Total.Enforced, ", ")
 		if limits == "" {
-			limits = "no limit"
+			limits = "none"
 		}
-		fmt.Fprintf(pr.out, "Cell %s, isolation %s%s; %s is enforced\n", s.ID, s.Total.Isolation, note, limits)
+		fmt.Fprintf(pr.out, "Cell %s, isolation %s: %s; limits that are enforced: %s\n", s.ID, s.Total.Isolation, levels[s.Total.Isolation], limits)
 	}
+	if c.Why != "" {
+		fmt.Fprintf(pr.out, "No stronger isolation works here: %s\n", c.Why)
+	}
+	if len(c.Hidden) > 0 {
+		fmt.Fprintf(pr.out, "Tools in %s are not seen inside; -share shows a folder\n", strings.Join(c.Hidden, ", "))
+	}
+}
+
+// levels say what a level of isolation does not stop.
+var levels = map[string]string{
+	local.None:         "apps run as plain processes of this user; push only code you trust",
+	sandbox.Landlock:   "apps do not see this user's files, but use the machine's network and see its processes",
+	sandbox.Namespaces: "apps have files and processes of their own, but use the machine's network",
 }
 
 func (pr *printer) progress(e dewpoint.Progress) {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint"
 	"github.com/dewpoint-go/dewpoint/blob"
-	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/cell/local"
 	"github.com/dewpoint-go/dewpoint/router"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 	"github.com/dewpoint-go/dewpoint/state/sqlite"
@@ -29,7 +29,7 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 		return usagef("-listen: %w; choose another address, or port 0 for a free one", err)
 	}
 	defer ln.Close()
-	p, err := platform(ctx, o)
+	p, c, err := platform(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 
 	select {
 	case <-p.Ready():
-		err = pushAndServe(ctx, o, p, ln, out)
+		err = pushAndServe(ctx, o, p, c, ln, out)
 	case err = <-ended:
 		ended <- nil
 	case <-ctx.Done():
@@ -71,50 +71,50 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 }
 
 // platform puts the parts together: all that is kept lies in the data folder.
-func platform(ctx context.Context, o *options) (*dewpoint.Platform, error) {
+func platform(ctx context.Context, o *options) (*dewpoint.Platform, *local.Cell, error) {
 	if err := os.MkdirAll(o.data, 0o700); err != nil {
-		return nil, usagef("-data: %w; give a folder that you may write to", err)
+		return nil, nil, usagef("-data: %w; give a folder that you may write to", err)
 	}
 	blobs, err := blob.OpenDir(filepath.Join(o.data, "blobs"), blob.DirConfig{})
 	if err != nil {
-		return nil, usagef("-data: %w", err)
+		return nil, nil, usagef("-data: %w", err)
 	}
 	journal, err := sqlite.Open(ctx, filepath.Join(o.data, "state.db"))
 	if err != nil {
-		return nil, usagef("-data: %w", err)
+		return nil, nil, usagef("-data: %w", err)
 	}
-	// Apps find the tools that built them: without isolation they are this machine's own.
-	runtime, err := process.New(ctx, process.Config{Dir: filepath.Join(o.data, "cell"), Env: []string{"PATH=" + os.Getenv("PATH")}})
+	c, err := openCell(ctx, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	catalogue := &buildpack.Catalogue{}
 	if o.catalogue != "" {
 		if catalogue, err = buildpack.Folder(o.catalogue); err != nil {
-			return nil, usagef("-buildpacks: %w", err)
+			return nil, nil, usagef("-buildpacks: %w", err)
 		}
 	}
 	runner, err := buildpack.New(buildpack.Config{
-		Catalogue: catalogue, Local: true, BaseEnv: buildpack.HostEnv(os.Environ()), Dir: filepath.Join(o.data, "buildpacks"),
+		Catalogue: catalogue, Local: true, BaseEnv: toolEnv(c, o.share), Dir: filepath.Join(o.data, "buildpacks"),
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return dewpoint.New(dewpoint.Config{
+	p, err := dewpoint.New(dewpoint.Config{
 		Blobs:      blobs,
-		Runtime:    runtime,
+		Runtime:    c,
 		Journal:    journal,
 		Buildpacks: runner,
 		Domain:     "localhost",
 		MinMatch:   -1, // files of any size need not be stored again
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
+	return p, c, err
 }
 
 // pushAndServe pushes the app, shows that it answers, and unless -once serves until ctx ends.
-func pushAndServe(ctx context.Context, o *options, p *dewpoint.Platform, ln net.Listener, out io.Writer) error {
+func pushAndServe(ctx context.Context, o *options, p *dewpoint.Platform, c *local.Cell, ln net.Listener, out io.Writer) error {
 	pr := &printer{out: out}
-	pr.header(ctx, o, p)
+	pr.header(ctx, o, p, c)
 	// One that was killed leaves its apps running, and the platform has just found them again.
 	err := stopApps(ctx, p, func(name string) {
 		fmt.Fprintf(out, "An earlier run left %s running; it is ended now.\n", name)
