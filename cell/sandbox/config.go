@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
@@ -64,9 +65,6 @@ type Stack struct {
 	Dir string
 }
 
-// hostTops are the parts of this machine that are its stack. Where people live, and what services keep, is not.
-var hostTops = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc"}
-
 // Visible tells which of the given folders of this machine containers of HostStack see, and which they do not, each in
 // the given order and once. What is not absolute is not seen.
 func Visible(dirs, share []string) (seen, hidden []string) {
@@ -79,7 +77,7 @@ func Visible(dirs, share []string) (seen, hidden []string) {
 			return err == nil && filepath.IsLocal(rel)
 		}
 		host := func(top string) bool { return in("/" + top) }
-		if filepath.IsAbs(d) && (slices.ContainsFunc(hostTops, host) || slices.ContainsFunc(share, in)) {
+		if filepath.IsAbs(d) && (slices.ContainsFunc(stack.HostTops, host) || slices.ContainsFunc(share, in)) {
 			seen = append(seen, d)
 		} else if strings.TrimSpace(d) != "" {
 			hidden = append(hidden, d)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -76,7 +77,7 @@ type kind struct {
 	dir    string
 	user   int // of this machine; 0: who runs this program
 	share  []string
-	stacks []stack
+	stacks []stack.Stack
 
 	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	landlock bool        // it is all that there is; set before the kind is used
@@ -105,10 +106,10 @@ func newKind(dir string, c Config) (*kind, error) {
 		all = []Stack{{Name: HostStack}}
 	}
 	for _, s := range all {
-		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack) bool { return o.name == s.Name }) {
+		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack.Stack) bool { return o.Name == s.Name }) {
 			return nil, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
 		}
-		st, err := newStack(s)
+		st, err := stack.Open(s.Name, s.Dir)
 		if err != nil {
 			return nil, fmt.Errorf("stack %s: %w", s.Name, err)
 		}
@@ -125,8 +126,8 @@ const (
 
 // prepare makes what all containers use.
 func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
-	if slices.ContainsFunc(k.stacks, func(s stack) bool { return s.dir != "/" }) {
-		if k.carried, err = carry(ctx, prog.Path); err != nil {
+	if slices.ContainsFunc(k.stacks, func(s stack.Stack) bool { return s.Dir != "/" }) {
+		if k.carried, err = stack.Carry(ctx, prog.Path); err != nil {
 			return err
 		}
 	}
@@ -134,12 +135,12 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 		return err
 	}
 	for _, s := range k.stacks {
-		dir := filepath.Join(k.dir, etcDir, s.name)
+		dir := filepath.Join(k.dir, etcDir, s.Name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.accounts(name, line)), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.Accounts(name, line)), 0o644); err != nil {
 				return err
 			}
 		}
@@ -155,7 +156,7 @@ func (k *kind) Describe(r *cell.Resources) {
 		r.Enforced = append(r.Enforced, "pids")
 	}
 	for _, s := range k.stacks {
-		r.Stacks = append(r.Stacks, s.name)
+		r.Stacks = append(r.Stacks, s.Name)
 	}
 }
 
@@ -182,18 +183,18 @@ func (k *kind) Check(s cell.Spec) error {
 	return err
 }
 
-func (k *kind) stack(name string) (stack, error) {
+func (k *kind) stack(name string) (stack.Stack, error) {
 	if name == "" {
 		return k.stacks[0], nil
 	}
 	var names []string
 	for _, s := range k.stacks {
-		if s.name == name {
+		if s.Name == name {
 			return s, nil
 		}
-		names = append(names, s.name)
+		names = append(names, s.Name)
 	}
-	return stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
+	return stack.Stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
 }
 
 // Writable implements folder.Kind.
@@ -203,7 +204,7 @@ func (k *kind) Writable(spec cell.Spec, p string) error {
 		return err
 	}
 	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
-	if top == "" || slices.Contains(ours, top) || s.has(top) || k.shares(top) {
+	if top == "" || slices.Contains(stack.Ours, top) || s.Has(top) || k.shares(top) {
 		return folder.ReadOnly()
 	}
 	return nil
@@ -275,7 +276,7 @@ func (k *kind) rules(prog *lifecycle.Program, s folder.Start) jail.Spec {
 		Read:  append([]string{prog.Path, "/proc"}, k.share...),
 		Write: []string{s.Root, "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"},
 	}}
-	for _, name := range hostTops {
+	for _, name := range stack.HostTops {
 		if name == "etc" && os.Geteuid() == 0 {
 			j.Rules.Read = append(j.Rules.Read, public("/etc")...)
 			continue
@@ -302,14 +303,14 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 	if err != nil {
 		return jail.Spec{}, err
 	}
-	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath, Links: st.links, Files: st.files}
+	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath, Links: st.Links, Files: st.Files}
 	if k.user != 0 {
 		j.User = jail.Inside
 	}
 	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
 		j.PIDs = uint64(s.Spec.PIDs)
 	}
-	j.Binds = slices.Clone(st.binds)
+	j.Binds = slices.Clone(st.Binds)
 	all, err := os.ReadDir(s.Root)
 	if err != nil {
 		return jail.Spec{}, err
@@ -321,11 +322,11 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 		}
 	}
 	for _, name := range []string{"passwd", "group"} {
-		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, st.name, name), To: "/etc/" + name, Optional: true})
+		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name, Optional: true})
 	}
 	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath})
-	if st.dir != "/" && len(k.carried) > 0 {
-		j.Binds, j.Loader = append(j.Binds, k.carried...), loaderPath
+	if st.Dir != "/" && len(k.carried) > 0 {
+		j.Binds, j.Loader = append(j.Binds, k.carried...), stack.LoaderPath
 	}
 	for _, p := range k.share {
 		j.Binds = append(j.Binds, jail.Bind{From: p, To: p})

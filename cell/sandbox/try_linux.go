@@ -19,20 +19,20 @@ func (k *kind) level(f *folder.Runtime, atLeast string) error {
 	var err error
 	for _, s := range k.stacks {
 		if err == nil {
-			err = try(f, k, s.name)
+			err = try(f, k, s.Name)
 		}
 	}
 	if err == nil || atLeast == Namespaces || !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	for _, s := range k.stacks {
-		if s.dir != "/" {
-			return fmt.Errorf("stack %s needs namespaces: %w", s.name, err)
+		if s.Dir != "/" {
+			return fmt.Errorf("stack %s needs namespaces: %w", s.Name, err)
 		}
 	}
 	// Another user could not come to the folders of this one's.
 	k.landlock, k.user = true, 0
-	if e := try(f, k, k.stacks[0].name); e != nil {
+	if e := try(f, k, k.stacks[0].Name); e != nil {
 		return errors.Join(err, e)
 	}
 	return nil

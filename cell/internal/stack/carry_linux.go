@@ -1,4 +1,4 @@
-package sandbox
+package stack
 
 import (
 	"bufio"
@@ -18,13 +18,14 @@ import (
 // Where a dynamic lifecycle program finds what it needs in a stack that is not this machine's own. The loader bears
 // the program's name, as it is what the kernel takes for the program.
 const (
-	carryDir   = "/run/dewpoint/lib"
-	loaderPath = carryDir + "/" + lifecycle.ProgramName
+	carryDir = "/run/dewpoint/lib"
+	// LoaderPath is its loader there.
+	LoaderPath = carryDir + "/" + lifecycle.ProgramName
 )
 
-// carry returns what must be bound for a program to run in any root: its loader, and the libraries it names.
+// Carry returns what must be bound for a program to run in any root: its loader, and the libraries it names.
 // None for a static one.
-func carry(ctx context.Context, program string) ([]jail.Bind, error) {
+func Carry(ctx context.Context, program string) ([]jail.Bind, error) {
 	loader, err := loaderOf(program)
 	if err != nil || loader == "" {
 		return nil, err
@@ -34,7 +35,7 @@ func carry(ctx context.Context, program string) ([]jail.Bind, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for the libraries of %s: %w; build your program with CGO_ENABLED=0, or set Config.Source", loader, program, err)
 	}
-	binds := []jail.Bind{{From: loader, To: loaderPath}}
+	binds := []jail.Bind{{From: loader, To: LoaderPath}}
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		// "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)"; what has no file stands without an arrow.
 		name, rest, ok := strings.Cut(strings.TrimSpace(lines.Text()), " => ")

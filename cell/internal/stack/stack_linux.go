@@ -1,0 +1,110 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+)
+
+// Stack is a root filesystem as it is mounted, read-only.
+type Stack struct {
+	Name, Dir string            // Dir is "/" if it is this machine's own, never ""
+	Tops      []string          // what is at its top
+	Binds     []jail.Bind       // with what a name is resolved by
+	Links     map[string]string // by name
+	Files     map[string]string // small ones, by name
+}
+
+// Open looks at the root filesystem in dir; "" is this machine's own.
+func Open(name, dir string) (Stack, error) {
+	st := Stack{Name: name, Dir: "/", Links: map[string]string{"/var/tmp": "/tmp"}, Files: map[string]string{}}
+	tops := HostTops
+	if dir != "" {
+		var err error
+		if st.Dir, err = filepath.Abs(dir); err != nil {
+			return st, err
+		}
+		all, err := os.ReadDir(st.Dir)
+		if err != nil {
+			return st, fmt.Errorf("%w: unpack a root filesystem there, or name another folder", err)
+		}
+		tops = nil
+		for _, e := range all {
+			if n := e.Name(); n != "home" && n != "tmp" && !slices.Contains(Ours, n) {
+				tops = append(tops, n)
+			}
+		}
+		if len(tops) == 0 {
+			return st, fmt.Errorf("%s holds nothing: unpack a root filesystem there", st.Dir)
+		}
+	}
+	for _, name := range tops {
+		from := filepath.Join(st.Dir, name)
+		info, err := os.Lstat(from)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil:
+			return st, err
+		case info.Mode()&os.ModeSymlink != 0:
+			if st.Links["/"+name], err = os.Readlink(from); err != nil {
+				return st, err
+			}
+		case info.IsDir():
+			st.Binds = append(st.Binds, jail.Bind{From: from, To: "/" + name})
+		default:
+			continue
+		}
+		st.Tops = append(st.Tops, name)
+	}
+	return st, st.resolver()
+}
+
+// resolver has names found as this machine finds them, also where the file is a link to what some service
+// keeps in /run.
+func (s *Stack) resolver() error {
+	const name = "/etc/resolv.conf"
+	b, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	target, err := os.Readlink(filepath.Join(s.Dir, name))
+	if err != nil { // no link
+		if s.Dir != "/" {
+			for _, f := range []string{name, "/etc/hosts"} {
+				s.Binds = append(s.Binds, jail.Bind{From: f, To: f, Optional: true})
+			}
+		}
+		return nil //nolint:nilerr // it is a file, or the stack has none
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join("/etc", target)
+	}
+	if strings.HasPrefix(target, "/run/") {
+		s.Files[target] = string(b)
+	}
+	return nil
+}
+
+// Has tells whether it holds a part of that name.
+func (s *Stack) Has(top string) bool { return slices.Contains(s.Tops, top) }
+
+// Accounts is /etc/passwd or /etc/group of the stack, with vcap.
+func (s *Stack) Accounts(file, vcap string) string {
+	b, _ := os.ReadFile(filepath.Join(s.Dir, "etc", file)) // one that is not there has no lines
+	lines := []string{}
+	for l := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSpace(l), ":")
+		if len(f) > 2 && f[0] != "vcap" && f[2] != "2000" {
+			lines = append(lines, strings.TrimSpace(l))
+		}
+	}
+	return strings.Join(append(lines, vcap), "\n") + "\n"
+}
