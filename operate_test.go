@@ -2,7 +2,11 @@ package dewpoint_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
+	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,8 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/scheduler"
+	"github.com/dewpoint-go/dewpoint/staging/buildpack"
+	"github.com/dewpoint-go/dewpoint/state"
 )
 
 // addCell gives a platform a further cell of this machine, which runs until the test ends.
@@ -151,4 +158,87 @@ func TestTasks(t *testing.T) {
 	require.NoError(t, p.Delete(t.Context(), "app"))
 	_, err = p.Task(task.ID)
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// hung is a cell that answers nothing while it hangs.
+type hung struct {
+	cell.Cell
+	hangs atomic.Bool
+}
+
+func (c *hung) State(ctx context.Context) (cell.State, error) {
+	if c.hangs.Load() {
+		<-ctx.Done()
+		return cell.State{}, ctx.Err()
+	}
+	return c.Cell.State(ctx)
+}
+
+// After a restart an app gets requests where its cell has told what it runs, while another cell is
+// still waited for.
+func TestACellThatHangsKeepsNoAppWaiting(t *testing.T) {
+	t.Parallel()
+	packs, err := buildpack.New(buildpack.Config{Catalogue: &buildpack.Catalogue{}, Local: true, Dir: t.TempDir()})
+	require.NoError(t, err)
+	first, second := &hung{}, &hung{} // their agents outlive the platforms
+	c := dewpoint.Config{Blobs: blob.NewMemory(), Journal: state.NewMemory(), Cells: []cell.Cell{first, second}, Buildpacks: packs}
+	p, err := dewpoint.New(c)
+	require.NoError(t, err)
+	for i, h := range []*hung{first, second} {
+		a, err := p.NewAgent(cell.AgentConfig{ID: fmt.Sprint("c", i+1), Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs})})
+		require.NoError(t, err)
+		h.Cell = a
+		runs(t, a.Run)
+	}
+	stop := runs(t, p.Run)
+	<-p.Ready()
+	two := 2
+	req := request("app", site("one"))
+	req.Instances = &two
+	_, err = p.Push(t.Context(), req)
+	require.NoError(t, err)
+	places := func() (all []string) {
+		for _, in := range status(t, p, "app").Web().Now {
+			all = append(all, in.Cell+" "+in.GUID)
+		}
+		return all
+	}
+	before := places()
+	stop()
+
+	second.hangs.Store(true)
+	p, err = dewpoint.New(c)
+	require.NoError(t, err)
+	runs(t, p.Run)
+	for {
+		select {
+		case <-p.Ready():
+			t.Fatal("the app was not served before the cell that hangs was given up")
+		default:
+		}
+		if code, body := get(p, "app.localhost", "/"); code == http.StatusOK {
+			require.Equal(t, "one", body)
+			break
+		}
+	}
+	cells, err := p.Cells(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "", cells[0].ID)
+	assert.Equal(t, "it has not answered yet", cells[0].Why)
+	second.hangs.Store(false)
+	<-p.Ready()
+	assert.Equal(t, before, places(), "nothing was replaced")
+}
+
+// runs runs something until the test ends, or stop is called.
+func runs(t *testing.T, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		assert.NoError(t, <-ended)
+	})
+	t.Cleanup(stop)
+	return stop
 }

@@ -34,14 +34,31 @@ func (p *Platform) watch(ctx context.Context, begin func()) iter.Seq2[lrp.Event,
 	}
 }
 
-// pumpRoutes keeps the router's table as routes and instances are. Until the cells have
-// told what they run there is none: what an earlier run left may be somebody else's by now.
-func (p *Platform) pumpRoutes(ctx context.Context) error {
+// confirmed returns what of the instances may be sent requests: until all cells have told what
+// they run, only what those that have told confirm. What an earlier run left elsewhere may be
+// somebody else's by now. changed is closed when there are more.
+func (p *Platform) confirmed(ins []lrp.Instance) (sure []lrp.Instance, changed <-chan struct{}) {
 	select {
 	case <-p.ready:
-	case <-ctx.Done():
-		return nil
+		return ins, nil
+	default:
 	}
+	c, ok := p.sched.(lrp.Confirmer)
+	if !ok {
+		return nil, p.ready
+	}
+	guids, changed := c.Confirmed()
+	for _, in := range ins {
+		if in.Others = nil; guids[in.GUID] {
+			sure = append(sure, in)
+		}
+	}
+	return sure, changed
+}
+
+// pumpRoutes keeps the router's table as routes and instances are.
+func (p *Platform) pumpRoutes(ctx context.Context) error {
+	ready := p.ready
 	events := make(chan struct{}, 1)
 	failed := make(chan error, 1)
 	set := newInstanceSet()
@@ -67,10 +84,14 @@ func (p *Platform) pumpRoutes(ctx context.Context) error {
 	}()
 	for {
 		changed := p.db.Changed(apps, routes)
-		p.publish(set.list())
+		sure, confirmed := p.confirmed(set.list())
+		p.publish(sure)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-ready:
+			ready = nil
+		case <-confirmed:
 		case err, ok := <-failed:
 			if !ok {
 				return nil

@@ -151,5 +151,14 @@ type Runner interface {
 	Ready() <-chan struct{}
 }
 
+// Confirmer is a power of a Runner that hears of some cells before others. One that hangs need
+// not keep requests from what runs elsewhere.
+type Confirmer interface {
+	// Confirmed returns the works of instances that are running as Watch tells of them: their
+	// cells have said so since Run began. changed is closed when there are more. The map must not be
+	// changed. It is of use until Ready; then all are.
+	Confirmed() (guids map[string]bool, changed <-chan struct{})
+}
+
 // ErrImmutable says that a Desired was applied again with another Work.
 var ErrImmutable = errors.New("lrp: the work of a process cannot change; use a new ID")

@@ -15,10 +15,11 @@ type beatAnswer struct {
 }
 
 // beat asks the cell for its State again and again, to learn what it is and whether it answers. A
-// question that is not answered soon is followed by others, while it is still waited for: so
-// many in a row are not lost on a bad network before the cell counts as lost.
+// question that is not answered soon is followed by others, while it is still waited for: so many in
+// a row are not lost on a bad network before the cell counts as lost, even if it stood still for half of
+// that time.
 func (s *Scheduler) beat(ctx context.Context, p *peer) {
-	period, soon, limit := s.lostAfter/6, s.lostAfter/24, s.lostAfter/4
+	period, soon, limit := s.lostAfter/6, s.lostAfter/60, s.lostAfter/4
 	answers := make(chan beatAnswer)
 	open := 0
 	ask := func() {
@@ -56,7 +57,7 @@ func (s *Scheduler) beat(ctx context.Context, p *peer) {
 				s.post(func(c *Core) { c.Answered(p.m, a.state, now) })
 				next.Reset(period)
 			case a.asked.After(heard): // nor has it answered since
-				s.post(func(c *Core) { c.Silent(p.m, now) })
+				s.post(func(c *Core) { c.Silent(p.m, a.err.Error(), now) })
 			}
 		case <-next.C:
 			ask()

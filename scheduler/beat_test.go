@@ -4,10 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,23 +28,19 @@ var (
 	beatTime  = flag.Duration("beat.time", 30*time.Minute, "simulated time of TestNoFalseAlarm")
 )
 
-// lossy is a cell behind a bad network: of its answers 3 in 10 never come or, if it stalls, none
-// for three seconds in each half minute.
+// lossy is a cell behind a bad network: of its answers 3 in 10 never come, and for three seconds
+// in each half minute none does.
 type lossy struct {
 	*schedulertest.Cell
-	stalls bool
-	mu     sync.Mutex
-	rng    *rand.Rand
-	begun  time.Time
-	lost   int
+	mu    sync.Mutex
+	rng   *rand.Rand
+	begun time.Time
+	lost  int
 }
 
 func (c *lossy) State(ctx context.Context) (cell.State, error) {
 	c.mu.Lock()
-	gone := c.rng.IntN(10) < 3
-	if c.stalls {
-		gone = time.Since(c.begun)%(30*time.Second+170*time.Millisecond) < 3*time.Second
-	}
+	gone := c.rng.IntN(10) < 3 || time.Since(c.begun)%(30*time.Second+170*time.Millisecond) < 3*time.Second
 	if gone {
 		c.lost++
 	}
@@ -60,7 +58,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		var said strings.Builder
 		var cells []cell.Cell
 		for i := range *beatCells {
-			cells = append(cells, &lossy{Cell: schedulertest.New(schedulertest.Config{ID: fmt.Sprint("c", i)}), stalls: i%2 == 1, begun: time.Now(), rng: rand.New(rand.NewPCG(uint64(i), 3))})
+			cells = append(cells, &lossy{Cell: schedulertest.New(schedulertest.Config{ID: fmt.Sprint("c", i)}), begun: time.Now(), rng: rand.New(rand.NewPCG(uint64(i), 3))})
 		}
 		s := started(t, scheduler.Config{Cells: cells, Logger: slog.New(slog.NewTextHandler(&said, nil))})
 		apply(t, s, web("a", 2**beatCells))
@@ -69,7 +67,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		time.Sleep(*beatTime)
 		synctest.Wait()
 		assert.Equal(t, before, guids(instances(t, s, "a")))
-		assert.NotContains(t, said.String(), "is lost")
+		assert.NotContains(t, said.String(), "is lost", "%.3000s", said.String())
 		lost := 0
 		for _, c := range cells {
 			lost += c.(*lossy).lost
@@ -94,7 +92,7 @@ func TestLostCellIsNoticed(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 				synctest.Wait()
 			}
-			assert.LessOrEqual(t, time.Since(from), 6260*time.Millisecond)
+			assert.LessOrEqual(t, time.Since(from), 6*time.Second)
 			assert.GreaterOrEqual(t, time.Since(from), 4*time.Second)
 			for _, i := range instances(t, s, "a") {
 				assert.Equal(t, lrp.Running, i.State)
@@ -114,5 +112,87 @@ func TestLostCellIsNoticed(t *testing.T) {
 			}
 			synctest.Wait()
 		}
+	})
+}
+
+// hangs is a cell whose Watch hangs while it is mute; all else is answered.
+type hangs struct {
+	*schedulertest.Cell
+	mute    atomic.Bool
+	watches atomic.Int32
+}
+
+func (c *hangs) Watch(ctx context.Context) iter.Seq2[cell.Event, error] {
+	return func(yield func(cell.Event, error) bool) {
+		if c.watches.Add(1); c.mute.Load() {
+			<-ctx.Done()
+			return
+		}
+		c.Cell.Watch(ctx)(yield)
+	}
+}
+
+// A cell that answers but does not tell what it runs is as good as lost, though a little later.
+func TestACellThatDoesNotTell(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c1, c2 := &hangs{Cell: schedulertest.New(schedulertest.Config{ID: "c1"})}, schedulertest.New(schedulertest.Config{ID: "c2"})
+		s := started(t, scheduler.Config{Cells: []cell.Cell{c1, c2}})
+		before := apply(t, s, web("a", 2))
+		require.Equal(t, []string{"c1", "c2"}, []string{before[0].Cell, before[1].Cell})
+		c1.mute.Store(true)
+		c1.Cut()
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		cells, err := s.Cells(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "it has not told yet what it runs", cells[0].Why)
+		require.Equal(t, guids(before), guids(instances(t, s, "a")), "it may take its time to tell")
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		after := instances(t, s, "a")
+		assert.Equal(t, "c2", after[0].Cell)
+		assert.Equal(t, lrp.Running, after[0].State)
+		cells, err = s.Cells(t.Context())
+		require.NoError(t, err)
+		assert.True(t, cells[0].Lost)
+		assert.Regexp(t, `^it answers, but for 1[23]s has not told what it runs: its Watch does not come to Synced$`, cells[0].Why)
+
+		had := c1.watches.Load()
+		time.Sleep(time.Minute)
+		assert.InDelta(t, 5, c1.watches.Load()-had, 1, "it is asked again now and then")
+		c1.mute.Store(false)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		cells, err = s.Cells(t.Context())
+		require.NoError(t, err)
+		assert.True(t, cells[0].Reachable)
+		assert.Empty(t, cells[0].Why)
+		assert.Equal(t, guids(after), guids(instances(t, s, "a")))
+		assert.Empty(t, c1.Works(), "what was replaced is stopped")
+	})
+}
+
+// One that never answers is told of too, though nobody knows its name.
+func TestACellThatNeverAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var said strings.Builder
+		c1, c2 := schedulertest.New(schedulertest.Config{ID: "c1"}), schedulertest.New(schedulertest.Config{ID: "c2"})
+		c1.Silence()
+		s := started(t, scheduler.Config{Cells: []cell.Cell{c1, c2}, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+		time.Sleep(time.Minute)
+		cells, err := s.Cells(t.Context())
+		require.NoError(t, err)
+		require.Len(t, cells, 2)
+		assert.Equal(t, "", cells[0].ID)
+		assert.True(t, cells[0].Lost)
+		assert.Regexp(t, `^it has never answered for (5\.9|6)s: .*deadline exceeded`, cells[0].Why)
+		assert.Equal(t, "c2", cells[1].ID)
+		assert.Equal(t, 1, strings.Count(said.String(), "never answered;"))
+		c1.Speak()
+		time.Sleep(5 * time.Second)
+		cells, err = s.Cells(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "c1", cells[0].ID)
+		assert.True(t, cells[0].Reachable)
 	})
 }

@@ -20,18 +20,23 @@ type CellInfo struct {
 	// Draining: it takes no more work, and what it has is moved away; Drained: by an operator.
 	Draining bool `json:"draining,omitempty"`
 	Drained  bool `json:"drained,omitempty"`
-	// Reachable: it answers, and has told what it runs. Lost: it was silent for so long that
-	// its instances are replaced.
-	Reachable bool `json:"reachable,omitempty"`
-	Lost      bool `json:"lost,omitempty"`
+	// Reachable: it answers, and has told what it runs. Lost: for so long it did not that
+	// its instances are replaced. Why says why it is not reachable.
+	Reachable bool   `json:"reachable,omitempty"`
+	Lost      bool   `json:"lost,omitempty"`
+	Why       string `json:"why,omitempty"`
 }
 
 // Empty tells that the cell runs nothing, so that it may be taken away.
 func (c CellInfo) Empty() bool { return c.Instances+c.Tasks == 0 }
 
-// Cells returns the cells that have told their id, in order of it.
+// Cells returns the cells in order of their id, and before them, without one, those that have
+// not answered yet.
 func (c *Core) Cells() []CellInfo {
-	all := make([]CellInfo, 0, len(c.view.Cells))
+	all := make([]CellInfo, 0, len(c.unnamed)+len(c.view.Cells))
+	for _, m := range c.unnamed {
+		all = append(all, CellInfo{Lost: m.lost, Why: m.why})
+	}
 	for _, v := range c.view.Cells {
 		m := c.members[v.ID]
 		if m == nil {
@@ -40,7 +45,7 @@ func (c *Core) Cells() []CellInfo {
 		all = append(all, CellInfo{
 			ID: v.ID, Zone: v.Zone, Tags: slices.Clone(v.Tags), OptionalTags: slices.Clone(v.OptionalTags), Total: v.Total, Used: v.Used,
 			Starting: v.Starting, Instances: v.Used.Containers - v.Tasks, Tasks: v.Tasks, Draining: v.Draining, Drained: c.drained[v.ID],
-			Reachable: v.Reachable, Lost: m.lost,
+			Reachable: v.Reachable, Lost: m.lost, Why: m.why,
 		})
 	}
 	return all

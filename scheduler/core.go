@@ -68,7 +68,8 @@ type Core struct {
 	budget    int // moves that Rebalance asked for
 	moved     []Move
 
-	out []Effect
+	out       []Effect
+	confirmed []string // works that run as their rows say, found since the last Step
 
 	buf  []lrp.Row // for decide
 	was  []lrp.Row
@@ -130,6 +131,9 @@ type Effect struct {
 // Effects are what a Step decided, all of it durable.
 type Effects struct {
 	Do []Effect
+	// Confirmed are works of instances of which their cells say, before the Core is Ready, that they run
+	// as the rows have it.
+	Confirmed []string
 	// Wake is when Step must be called though nothing was told; zero: never. A time that has
 	// come: at once.
 	Wake time.Time
@@ -164,8 +168,8 @@ func (c *Core) Step(ctx context.Context, now time.Time) (Effects, error) {
 			c.phase = ready
 		}
 	}
-	e := Effects{Do: c.out, Wake: c.wake(now)}
-	c.out = nil
+	e := Effects{Do: c.out, Confirmed: c.confirmed, Wake: c.wake(now)}
+	c.out, c.confirmed = nil, nil
 	return e, err
 }
 
@@ -175,7 +179,7 @@ func (c *Core) Ready() bool { return c.phase == ready }
 
 // Pending tells whether something was told that a Step has to look at.
 func (c *Core) Pending() bool {
-	return len(c.out) > 0 || c.phase != listening && c.unsettled()
+	return len(c.out)+len(c.confirmed) > 0 || c.phase != listening && c.unsettled()
 }
 
 // Settled tells whether all that was told is decided and stored.

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -24,6 +26,8 @@ type Member struct {
 	retires bool // it says of itself that it is draining
 	away    bool // Remove was called, or it is left out
 	heard   time.Time
+	mute    time.Time // since when it has not told what it runs; zero: it has
+	why     string    // it is not reachable
 }
 
 // known is a work on a cell.
@@ -50,7 +54,7 @@ type avoidance struct {
 
 // Add adds a cell. It belongs to the Core from now on.
 func (c *Core) Add(m *Member, now time.Time) {
-	m.works, m.loads, m.heard = map[string]*known{}, map[string]load{}, now
+	m.works, m.loads, m.heard, m.why = map[string]*known{}, map[string]load{}, now, "it has not answered yet"
 	c.unnamed = append(c.unnamed, m)
 }
 
@@ -96,10 +100,12 @@ func (c *Core) Answered(m *Member, st cell.State, now time.Time) {
 	}
 	if m.id != st.ID {
 		c.log.Error("a cell changed its id; it counts as silent", "cell", m.id, "says", st.ID)
+		m.why = fmt.Sprintf("it says that its id is %q", st.ID)
 		c.view.reachable(&m.view, false)
 		return
 	}
 	m.lost = m.lost && !m.synced
+	c.listen(m, now)
 	before := m.view
 	m.retires = st.Draining
 	drain := st.Draining || c.drained[m.id]
@@ -111,6 +117,29 @@ func (c *Core) Answered(m *Member, st cell.State, now time.Time) {
 		st.Total.Memory > before.Total.Memory || st.Total.Disk > before.Total.Disk || st.Total.Containers > before.Total.Containers {
 		c.roomier(m.id, now)
 		c.balancing = c.maxMoves > 0
+	}
+}
+
+// listen has a cell that answers, and does not tell what it runs, watched anew now and then. It
+// counts as lost in twice the time in which a silent one does: much to tell takes a while.
+func (c *Core) listen(m *Member, now time.Time) {
+	switch limit := 2 * c.lostAfter; {
+	case m.synced:
+		m.why = ""
+		return
+	case m.mute.IsZero():
+		m.mute = now
+	case now.Sub(m.mute) < limit:
+	case m.lost:
+		m.mute = now
+		c.do(Effect{Op: OpWatch, On: m})
+	default:
+		m.why = fmt.Sprintf("it answers, but for %v has not told what it runs: its Watch does not come to Synced", now.Sub(m.mute).Round(time.Second))
+		m.mute = now
+		c.lose(m)
+	}
+	if !m.lost {
+		m.why = "it has not told yet what it runs"
 	}
 }
 
@@ -148,9 +177,9 @@ func (m *Member) drainedBy(c *Core, operator bool) {
 	}
 }
 
-// Silent tells that a call to a cell was not answered. After LostAfter, and the second time in a
-// row, the cell is lost: one call may hang because this program did not run.
-func (c *Core) Silent(m *Member, now time.Time) {
+// Silent tells that a call to a cell was not answered, and why. After LostAfter, and the second
+// time in a row, the cell is lost: one call may hang because this program did not run.
+func (c *Core) Silent(m *Member, why string, now time.Time) {
 	if m.away {
 		return
 	}
@@ -158,14 +187,28 @@ func (c *Core) Silent(m *Member, now time.Time) {
 	if m.id != "" {
 		c.view.reachable(&m.view, false)
 	}
-	if m.lost || now.Sub(m.heard) < c.lostAfter || m.misses < 2 {
+	silent := now.Sub(m.heard)
+	if !m.lost {
+		m.why = "it does not answer: " + why
+	}
+	// Calls end so often that it is noticed in LostAfter at most.
+	if m.lost || silent < c.lostAfter-c.lostAfter/60 || m.misses < 2 {
 		return
 	}
+	m.why = fmt.Sprintf("it has not answered for %v: %s", silent.Round(100*time.Millisecond), why)
+	c.lose(m)
+}
+
+// lose has what is on a cell replaced elsewhere; why says why.
+func (c *Core) lose(m *Member) {
 	m.lost, m.synced = true, false
-	c.log.Warn("a cell is lost; its instances are replaced", "cell", m.id, "silent", now.Sub(m.heard))
 	if m.id == "" {
+		m.why = "it has never answered" + strings.TrimPrefix(m.why, "it has not answered")
+		c.log.Warn("a cell has never answered; it is asked on, and not waited for", "why", m.why)
 		return
 	}
+	c.log.Warn("a cell is lost; its instances are replaced", "cell", m.id, "why", m.why)
+	c.view.reachable(&m.view, false)
 	c.touchCell(m.id)
 	c.loseAttended(m)
 	for _, guid := range sorted(c.starting) {
@@ -213,10 +256,22 @@ func (c *Core) synced(m *Member, now time.Time) {
 		c.checks.add(check{m, id})
 	}
 	c.balancing = c.balancing || c.maxMoves > 0 && (m.lost || m.epoch == 1)
-	m.synced, m.lost = true, false
+	m.synced, m.lost, m.mute, m.why = true, false, time.Time{}, ""
 	c.view.reachable(&m.view, true)
 	c.touchCell(m.id)
 	c.roomier(m.id, now)
+	if c.phase == listening {
+		c.confirm(m)
+	}
+}
+
+// confirm finds those of the rows of a cell that are as it says.
+func (c *Core) confirm(m *Member) {
+	for r := range rows.By(c.db.View(), "cell", m.id) {
+		if k := m.works[r.GUID]; r.Cell == m.id && k != nil && r.Knows(&k.status) {
+			c.confirmed = append(c.confirmed, r.GUID)
+		}
+	}
 }
 
 // gone forgets a work.

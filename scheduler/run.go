@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -51,6 +52,9 @@ func (s *Scheduler) loop(ctx context.Context) error {
 		for i := range e.Do {
 			s.carryOut(ctx, &e.Do[i])
 		}
+		if len(e.Confirmed) > 0 {
+			s.confirm(e.Confirmed)
+		}
 		if s.core.Ready() && isOpen(s.ready) {
 			close(s.ready)
 		}
@@ -61,6 +65,28 @@ func (s *Scheduler) loop(ctx context.Context) error {
 		s.rest(ctx, e.Wake)
 	}
 	return nil
+}
+
+// Confirmed implements lrp.Confirmer.
+func (s *Scheduler) Confirmed() (guids map[string]bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.confirmed, s.more
+}
+
+func (s *Scheduler) confirm(guids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := maps.Clone(s.confirmed)
+	if all == nil {
+		all = map[string]bool{}
+	}
+	for _, guid := range guids {
+		all[guid] = true
+	}
+	s.confirmed = all
+	close(s.more)
+	s.more = make(chan struct{})
 }
 
 // rest waits until there is something to tell, or for a moment.

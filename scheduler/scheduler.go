@@ -110,12 +110,16 @@ type Scheduler struct {
 	readers  map[reading]chan struct{}
 	runners  map[string]*runner // waiting RunTasks, by work id
 	stepping []chan struct{}    // closed when a Step has stored what it decided
+	// confirmed is replaced, never changed; more is closed then.
+	confirmed map[string]bool
+	more      chan struct{}
 }
 
 var (
 	_ lrp.Scheduler = (*Scheduler)(nil)
 	_ lrp.Runner    = (*Scheduler)(nil)
 	_ lrp.Restarter = (*Scheduler)(nil)
+	_ lrp.Confirmer = (*Scheduler)(nil)
 )
 
 // New checks a Config. It starts nothing and calls no cell.
@@ -131,7 +135,7 @@ func New(c Config) (*Scheduler, error) {
 	s := &Scheduler{
 		Store: Store{DB: c.DB}, core: core, sink: c.LogSink, leaving: c.Leaving, log: c.Logger, now: c.Now, lostAfter: c.LostAfter,
 		kick: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
-		readers: map[reading]chan struct{}{}, runners: map[string]*runner{},
+		readers: map[reading]chan struct{}{}, runners: map[string]*runner{}, more: make(chan struct{}),
 	}
 	for _, c := range c.Cells {
 		if err := s.AddCell(c); err != nil {

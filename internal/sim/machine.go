@@ -22,6 +22,7 @@ type machine struct {
 	works    map[string]*work
 	up       bool
 	parted   bool // nothing comes through
+	mute     bool // it answers, but its Watch hangs
 	retiring bool // it says that it is draining
 	link     *link
 	calm     time.Time // since when nothing disturbed what goes between it and the platform
@@ -199,6 +200,17 @@ func (m *machine) join() {
 	}
 }
 
+// hush has the Watch hang while all else is answered.
+func (m *machine) hush(d time.Duration) {
+	if m.mute {
+		return
+	}
+	m.w.note("%s does not tell for %v", m.id, d)
+	m.mute = true
+	m.breakStream()
+	m.w.after(d, func() { m.mute = false })
+}
+
 // reboot loses all works.
 func (m *machine) reboot(d time.Duration) {
 	if !m.up {
@@ -265,7 +277,7 @@ func (m *machine) retire(d time.Duration) {
 }
 
 func (m *machine) heal() {
-	m.squeezed, m.retiring = 0, false
+	m.squeezed, m.retiring, m.mute = 0, false, false
 	m.boot()
 	m.join()
 }

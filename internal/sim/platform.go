@@ -216,6 +216,7 @@ type link struct {
 	watched bool // OpWatch came
 	stream  uint64
 	open    bool
+	hangs   bool         // the stream that was asked for never comes
 	pending []cell.Event // that a partition holds back
 	last    time.Time    // when the newest event arrives
 	retires bool         // what the cell said last of its draining
@@ -261,7 +262,7 @@ func (l *link) beat() {
 	}
 	w.after(1500*time.Millisecond, func() {
 		if !l.gone() {
-			l.p.core.Silent(l.member, w.now)
+			l.p.core.Silent(l.member, "no answer", w.now)
 			l.p.kick()
 			w.after(250*time.Millisecond, l.beat)
 		}
@@ -323,7 +324,7 @@ func (l *link) cut() {
 		return
 	}
 	l.stream++
-	l.open, l.pending = false, nil
+	l.open, l.hangs, l.pending = false, false, nil
 	l.p.core.Unwatched(l.member)
 	l.p.kick()
 	l.connect(l.stream)
@@ -336,9 +337,12 @@ func (l *link) connect(stream uint64) {
 		case l.gone() || stream != l.stream:
 		case !l.m.reachable():
 			l.connect(stream)
+		case l.m.mute:
+			l.p.core.Watching(l.member)
+			l.hangs = true
 		default:
 			l.p.core.Watching(l.member)
-			l.open = true
+			l.open, l.m.calm = true, latest(l.m.calm, w.now)
 			for _, e := range l.m.all() {
 				l.push(e)
 			}

@@ -200,7 +200,7 @@ func (w *world) disturb() {
 // fault lets one of them happen.
 func (w *world) fault() {
 	m := w.cells[w.rng.IntN(len(w.cells))]
-	switch w.rng.IntN(16) {
+	switch w.rng.IntN(17) {
 	case 0, 1:
 		m.partition(w.between(500*time.Millisecond, 40*time.Second))
 	case 2:
@@ -225,6 +225,8 @@ func (w *world) fault() {
 		}
 	case 12:
 		w.users.removeCell(w, m)
+	case 13:
+		m.hush(w.between(5*time.Second, 40*time.Second))
 	default:
 		w.users.act(w)
 	}
