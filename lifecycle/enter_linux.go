@@ -63,7 +63,11 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		env.set(markEnv, r.state)
 	}
 	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd()), Sys: spec.Child()}
-	r.main, err = syscall.ForkExec(self, append([]string{"enter", r.jail}, r.args...), attr)
+	args := []string{"enter"}
+	if spec.Built && spec.Loader != "" {
+		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
+	}
+	r.main, err = syscall.ForkExec(self, append(append(args, r.jail), r.args...), attr)
 	_ = pw.Close()
 	if err != nil {
 		return 0, fmt.Errorf("start the role enter: %w", err)

@@ -39,10 +39,11 @@ func signalProcess(pid int, s syscall.Signal) error {
 	return nil
 }
 
-// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] -- prog args…
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] [-inner] -- prog args…
 type initRole struct {
 	state, dir string
 	jail       string // a file with a jail.Spec as JSON: what the process shall see; "": what init sees
+	inner      bool   // the machine's numbers of processes are not known here
 	output     int64
 	nofile     uint64
 	args       []string
@@ -116,7 +117,7 @@ func (r *initRole) start(args []string) (*Exit, error) {
 			return nil, fmt.Errorf("set nofile to %d: %w", r.nofile, err)
 		}
 	}
-	self := started{PID: ownPID(), Boot: bootID(), Time: time.Now().UTC()}
+	self := started{PID: ownPID(), Boot: bootID(), Time: time.Now().UTC(), Inner: r.inner}
 	self.Start, _ = processStart(self.PID)
 	if err := reserveExit(r.state); err != nil {
 		return nil, err
@@ -150,11 +151,12 @@ func (r *initRole) parse(args []string) (err error) {
 	fl.Int64Var(&r.output, "output", 0, "")
 	fl.Uint64Var(&r.nofile, "nofile", 0, "")
 	fl.StringVar(&r.jail, "jail", "", "")
+	fl.BoolVar(&r.inner, "inner", false, "")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
 	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
-		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] -- PROGRAM [ARG…]")
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] [-inner] -- PROGRAM [ARG…]")
 	}
 	r.state, err = filepath.Abs(r.state)
 	return err

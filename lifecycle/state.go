@@ -51,9 +51,14 @@ type started struct {
 	Process      int       `json:"process,omitempty"`
 	ProcessStart uint64    `json:"processStart,omitempty"`
 	Time         time.Time `json:"time"`
+	// Inner: the numbers are those of a container of which nobody outside has made sense yet.
+	Inner bool `json:"inner,omitempty"`
 }
 
 func (s started) alive() bool {
+	if s.Inner {
+		return false
+	}
 	start, ok := processStart(s.PID)
 	return ok && start == s.Start && s.Boot == bootID()
 }

@@ -32,7 +32,7 @@ func Attr(outside int) *syscall.SysProcAttr {
 // Child is how the second process is started.
 func (s *Spec) Child() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if s.Rules == nil {
+	if s.Rules == nil && !s.Built {
 		attr.Unshareflags = unix.CLONE_NEWNS
 	}
 	return attr

@@ -17,7 +17,12 @@ import (
 // with an error: a *ProgramError, or one of the building. Its process must be good for nothing else.
 func Enter(s Spec, args []string, ready func()) error {
 	runtime.LockOSThread() // powers are a thread's own
-	if s.Rules == nil {
+	if s.Built {
+		// When memory ends, it is programs that go, not what starts and watches them.
+		if err := os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o600); err != nil {
+			return err
+		}
+	} else if s.Rules == nil {
 		if err := build(s); err != nil {
 			return fmt.Errorf("root of the container: %w", err)
 		}
@@ -48,11 +53,16 @@ func Enter(s Spec, args []string, ready func()) error {
 	return &ProgramError{126, fmt.Sprintf("%s: %v", path, err)}
 }
 
+// ByLoader are the arguments of a loader that has its program's libraries beside it. glibc from 2.33 on knows them.
+func ByLoader(loader, role, program string) []string {
+	return []string{role, "--argv0", role, "--library-path", filepath.Dir(loader), program}
+}
+
 // find returns the file to execute, and its arguments.
 func find(s Spec, args []string) (string, []string, error) {
 	if role, ok := strings.CutPrefix(args[0], "lifecycle:"); ok {
-		if s.Loader != "" { // glibc from 2.33 on knows these
-			return s.Loader, append([]string{role, "--argv0", role, "--library-path", filepath.Dir(s.Loader), s.Roles}, args[1:]...), nil
+		if s.Loader != "" {
+			return s.Loader, append(ByLoader(s.Loader, role, s.Roles), args[1:]...), nil
 		}
 		return s.Roles, append([]string{role}, args[1:]...), nil
 	}

@@ -11,6 +11,10 @@ type Spec struct {
 	// Rules, if set, are all: there are no namespaces and no new root, and paths inside are those outside.
 	Rules *Rules `json:"rules,omitempty"`
 
+	// Built: the root is there, and this process in it, as PID 1 of the container has been put there by somebody
+	// else. Then Binds only say what may be written to.
+	Built bool `json:"built,omitempty"`
+
 	// Mount is an empty folder outside, over which the root is built; nobody else sees that.
 	Mount string `json:"mount"`
 	// Binds are parts of the machine's filesystem, in their order.
