@@ -1,6 +1,7 @@
 package folder
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os/exec"
@@ -41,6 +42,40 @@ type Kind interface {
 	// Owner is who shall own the files of containers, as far as they are not made by processes
 	// there; ok is false if that is who runs this program.
 	Owner() (uid int, ok bool)
+}
+
+// Engine is a power of a Kind in which something else than this program runs the processes of a container, which is
+// more than a folder.
+type Engine interface {
+	// Open makes what a container has beside its folder, layers included, as far as it is not there. It is called
+	// for each that was made or found.
+	Open(ctx context.Context, c Place) error
+	// Start starts the init of a process. ended closes when that has ended.
+	Start(ctx context.Context, c Place, s Start) (ended <-chan struct{}, err error)
+	// End ends what runs and removes what Open and Start have made. Idempotent, also after a failure.
+	End(ctx context.Context, c Place) error
+	// Usage adds to what is known of what a container takes: its processes, and what /proc tells of them.
+	Usage(c Place, u *cell.Usage)
+	// Exit adds to what init has recorded of the end of a process.
+	Exit(c Place, e *cell.Exit)
+}
+
+// Place is a container of an Engine.
+type Place struct {
+	ID   string
+	Key  string // no other container has had it, also none of this ID: letters and digits
+	Dir  string // its folder
+	Root string // what "/" is of what is its own
+	// States is the folder of the states of its processes.
+	States string
+	Spec   cell.Spec
+	Layers []Layer
+}
+
+// Layer is an unpacked archive, which several containers share.
+type Layer struct {
+	From string
+	To   string // a path of the container
 }
 
 // Start is a process to start.

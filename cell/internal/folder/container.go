@@ -35,8 +35,8 @@ type container struct {
 	use  sync.RWMutex // held for reading by what works inside, so that Destroy comes after it
 	gone bool         // guarded by use
 
-	mu       sync.Mutex               // guards what follows
-	children map[string]chan struct{} // by process id: closed when the init that we started has ended
+	mu       sync.Mutex                 // guards what follows
+	children map[string]<-chan struct{} // by process id: closed when the init that we started has ended
 
 	destroy sync.Mutex // one Destroy at a time
 	removed bool       // guarded by destroy
@@ -168,31 +168,51 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err := c.makeDir(dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("its folder %s: %w", dir, err), removeAll(state))
 	}
-	cmd, err := c.r.cfg.Kind.Command(c.r.cfg.Program, Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir,
-		NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
-	if err != nil {
-		return nil, errors.Join(err, removeAll(state))
-	}
-	cmd.SysProcAttr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
 	// A crowd of programs that start would keep each from answering in its time.
 	if err := c.r.starts.enter(ctx); err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
-	err = c.r.cfg.Program.Start(cmd)
+	ended, err := c.start(ctx, Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
 	c.r.starts.leave()
 	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
-	ended := make(chan struct{})
 	c.mu.Lock()
 	c.children[p.ID] = ended
 	c.mu.Unlock()
+	return c.follow(ctx, state, ended, stdio), nil
+}
+
+// start starts the init of a process. The channel closes when that has ended.
+func (c *container) start(ctx context.Context, s Start) (<-chan struct{}, error) {
+	if c.r.engine != nil {
+		return c.r.engine.Start(ctx, c.place(), s)
+	}
+	cmd, err := c.r.cfg.Kind.Command(c.r.cfg.Program, s)
+	if err != nil {
+		return nil, err
+	}
+	cmd.SysProcAttr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
+	if err := c.r.cfg.Program.Start(cmd); err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
 	// Not waited for by Close: it ends with the init, which may outlive us.
 	go func() {
 		defer close(ended)
 		_ = cmd.Wait() // what counts is what init has recorded
 	}()
-	return c.follow(ctx, state, ended, stdio), nil
+	return ended, nil
+}
+
+// place is what an Engine knows of the container.
+func (c *container) place() Place {
+	p := Place{ID: c.info.ID, Key: strings.ToLower(strings.TrimPrefix(c.meta.State, statePrefix)), Dir: c.dir, Root: c.root,
+		States: filepath.Join(c.dir, c.meta.State), Spec: c.meta.Spec}
+	for i, dir := range c.meta.Dirs {
+		p.Layers = append(p.Layers, Layer{From: c.r.layerDir(c.meta.Layers[i]), To: dir})
+	}
+	return p
 }
 
 // makeDir makes the folder in which a process begins, unless the stack has it.
@@ -284,6 +304,11 @@ func (c *container) discard(ctx context.Context) (string, error) {
 	if err := c.kill(ctx, c.dir); err != nil {
 		return "", err
 	}
+	if c.r.engine != nil {
+		if err := c.r.engine.End(ctx, c.place()); err != nil {
+			return "", err
+		}
+	}
 	if c.trash == "" {
 		trash := c.r.trash(c.info.ID)
 		if err := os.Rename(c.dir, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -362,6 +387,9 @@ func (c *container) states(dir string) (all []string, err error) {
 			return nil, err
 		}
 		for _, p := range processes {
+			if !p.IsDir() {
+				continue // an Engine's
+			}
 			all = append(all, filepath.Join(dir, e.Name(), p.Name()))
 		}
 	}

@@ -117,6 +117,9 @@ func (r *Runtime) putLayers(ctx context.Context, root *os.Root, all []cell.Layer
 		return err
 	}
 	for _, l := range all {
+		if r.engine != nil {
+			break // it does better than to copy
+		}
 		if err := r.copyLayer(ctx, root, l); err != nil {
 			return err
 		}
@@ -205,6 +208,9 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, er
 	root, err := os.OpenRoot(dir)
 	if err == nil {
 		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir))
+		if err == nil && r.engine != nil {
+			err = r.giveAway(root, ".")
+		}
 		root.Close()
 	}
 	if err == nil {

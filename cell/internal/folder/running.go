@@ -19,13 +19,13 @@ import (
 type running struct {
 	c        *container
 	state    string
-	ended    chan struct{} // closed when the init has ended; nil if it is not our child
-	followed chan struct{} // closed when the output was delivered, or is not any more
-	err      error         // why it was not; set before followed closes
+	ended    <-chan struct{} // closed when the init has ended; nil if it is not our child
+	followed chan struct{}   // closed when the output was delivered, or is not any more
+	err      error           // why it was not; set before followed closes
 }
 
 // follow delivers the output of a process from its beginning, until ctx ends.
-func (c *container) follow(ctx context.Context, state string, ended chan struct{}, stdio cell.IO) *running {
+func (c *container) follow(ctx context.Context, state string, ended <-chan struct{}, stdio cell.IO) *running {
 	r := &running{c: c, state: state, ended: ended, followed: make(chan struct{})}
 	c.r.wg.Go(func() {
 		defer close(r.followed)
@@ -119,7 +119,11 @@ func (r *running) exit(ctx context.Context) (cell.Exit, error) {
 			return r.destroyed(err)
 		}
 		if s.Exit != nil {
-			return cell.Exit{Code: s.Exit.Code, Signal: s.Exit.Signal, Time: s.Exit.Time}, nil
+			e := cell.Exit{Code: s.Exit.Code, Signal: s.Exit.Signal, Time: s.Exit.Time}
+			if r.c.r.engine != nil {
+				r.c.r.engine.Exit(r.c.place(), &e)
+			}
+			return e, nil
 		}
 		if !s.Alive {
 			return cell.Exit{}, fmt.Errorf("container %s: %w", r.c.info.ID, lifecycle.ErrLost)

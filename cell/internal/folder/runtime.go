@@ -54,6 +54,8 @@ type Runtime struct {
 
 	trashed atomic.Uint64 // names given in trashDir
 
+	engine Engine // nil: processes are our children
+
 	copies, starts gate // so that a crowd does not make each of its members slow
 
 	closing context.Context // ends with Close
@@ -97,6 +99,7 @@ func New(ctx context.Context, c Config) (*Runtime, error) {
 	r := &Runtime{cfg: c, dir: dir, lock: lock, containers: map[string]*container{}, reserved: map[string]bool{}, layers: map[string]*layer{}}
 	width := 2 * runtime.GOMAXPROCS(0)
 	r.copies, r.starts = make(gate, width), make(gate, max(8, width))
+	r.engine, _ = c.Kind.(Engine)
 	r.closing, r.close = context.WithCancel(context.Background())
 	if err := r.load(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -166,10 +169,44 @@ func (r *Runtime) load(ctx context.Context) error {
 	if err := r.loadLayers(ctx); err != nil {
 		return err
 	}
+	if err := r.openAll(ctx); err != nil {
+		return err
+	}
 	if r.cfg.Program == nil {
 		r.cfg.Program, err = lifecycle.Prepare(ctx, lifecycle.Config{Dir: filepath.Join(r.dir, programDir), Source: r.cfg.Source})
 	}
 	return err
+}
+
+// openAll has the Engine open what was found. One whose layers went with an earlier boot of the machine is of no use.
+func (r *Runtime) openAll(ctx context.Context) error {
+	for id, c := range r.containers {
+		if r.engine == nil {
+			return nil
+		}
+		err := r.engine.Open(ctx, c.place())
+		if errors.Is(err, fs.ErrNotExist) {
+			r.cfg.Logger.Error("a container without its layers is removed", "container", id, "error", err)
+			delete(r.containers, id)
+			r.ports.Release(c.meta.Ports)
+			err = c.drop(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("open container %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Places lists the containers, for an Engine.
+func (r *Runtime) Places() []Place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []Place
+	for _, c := range r.containers {
+		all = append(all, c.place())
+	}
+	return all
 }
 
 // Close ends the Runtime and leaves the containers as they are; processes go on. Another
@@ -239,6 +276,7 @@ type meta struct {
 	Created time.Time `json:"created"`
 	Ports   []int     `json:"ports,omitempty"` // one for each of Spec.Ports
 	Layers  []string  `json:"layers,omitempty"`
+	Dirs    []string  `json:"dirs,omitempty"` // where each of Layers is, if an Engine puts them there
 	// State is the folder of the states of processes. No other container has had it, also none of
 	// this id: an init that a killed program has forked may still be on its way there.
 	State string `json:"state"`
@@ -286,6 +324,9 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	}
 	for _, l := range c.Layers {
 		m.Layers = append(m.Layers, l.Digest)
+		if r.engine != nil {
+			m.Dirs = append(m.Dirs, l.Dir)
+		}
 	}
 	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "c-")
 	if err == nil {
@@ -301,6 +342,12 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 		return nil, errors.Join(err, removeAll(dir))
 	}
 	con := r.newContainer(c.ID, m)
+	if r.engine != nil {
+		if err := r.engine.Open(ctx, con.place()); err != nil {
+			r.ports.Release(m.Ports)
+			return nil, errors.Join(err, con.drop(context.WithoutCancel(ctx)))
+		}
+	}
 	r.mu.Lock()
 	r.containers[c.ID] = con
 	r.mu.Unlock()
@@ -352,7 +399,7 @@ func (r *Runtime) find(id string) (*container, error) {
 }
 
 func (r *Runtime) newContainer(id string, m meta) *container {
-	c := &container{r: r, dir: filepath.Join(r.dir, containersDir, id), meta: m, children: map[string]chan struct{}{},
+	c := &container{r: r, dir: filepath.Join(r.dir, containersDir, id), meta: m, children: map[string]<-chan struct{}{},
 		info: cell.Info{ID: id, Spec: m.Spec, Note: m.Note, Created: m.Created}}
 	c.root = filepath.Join(c.dir, "root")
 	for _, p := range m.Ports {
