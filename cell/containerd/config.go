@@ -1,0 +1,59 @@
+package containerd
+
+import (
+	"log/slog"
+
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Isolation is the level of this cell, as cell.Resources names it.
+const Isolation = "containerd"
+
+// HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
+const HostStack = "host"
+
+// Config configures [New].
+type Config struct {
+	// Dir is where the containers are; required, and for one program at a time. It is made if need be, must
+	// allow executing, and be on a file system over which overlays can be mounted.
+	Dir string
+	// Socket is the absolute path of the socket of a containerd of this machine, 1.6 or later, which runs where this program runs: with the
+	// same processes and mounts. "": the Runtime starts one for itself, which ends with Close.
+	Socket string
+	// Server is the program that is started if Socket is "". "": "containerd", looked up on PATH, where
+	// containerd-shim-runc-v2 and runc must be, too.
+	Server string
+	// Namespace is containerd's for these containers. "": "dewpoint". Several Runtimes may have one together.
+	Namespace string
+	// Stacks are the root filesystems that are offered, the first for works that name none. Nil: HostStack.
+	Stacks []Stack
+	// Share names files and folders of this machine that every container sees, read-only, at their own
+	// place: a toolchain in /opt, for instance.
+	Share []string
+	// Program is what offers the roles; nil: it is prepared in Dir from Source.
+	Program *lifecycle.Program
+	// Source is the executable to prepare; "": that of this process (see lifecycle.Config).
+	Source string
+	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
+	// folders. HOME, USER and TMPDIR come before it.
+	Env []string
+	// Host is the address at which ports are reached; "": "127.0.0.1".
+	Host string
+	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
+	// has, and 250 containers.
+	Memory, Disk int64
+	Containers   int
+	// KeepLayers and KeepBytes bound the unpacked layers, as in process.Config.
+	KeepLayers int
+	KeepBytes  int64
+	// Logger gets what fails in the background; nil discards.
+	Logger *slog.Logger
+}
+
+// Stack is a root filesystem, which containers see read-only.
+type Stack struct {
+	Name string
+	// Dir holds it, "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var nothing
+	// is seen.
+	Dir string
+}

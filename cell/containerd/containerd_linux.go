@@ -1,0 +1,239 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Runtime makes containers that containerd runs. See cell.Runtime for the contract of its methods.
+type Runtime struct {
+	*folder.Runtime
+	k *kind
+}
+
+var _ cell.Runtime = (*Runtime)(nil)
+
+// New opens the folder, reaches or starts containerd, finds the containers that are there, removes what of other
+// programs that were killed is left, and runs a program in each stack. If that does not succeed, the error says why and
+// what helps. If another program has the folder open, it says so.
+func New(ctx context.Context, c Config) (*Runtime, error) {
+	r, err := open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("containerd.New: %w", err)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, c Config) (_ *Runtime, err error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("%w: containerd is for root only; without root there is cell/sandbox", errors.ErrUnsupported)
+	}
+	if c.Dir == "" {
+		return nil, errors.New("Config.Dir is empty: name a folder for the containers")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
+	k, err := newKind(dir, c)
+	if err != nil {
+		return nil, err
+	}
+	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
+	if err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	r := &Runtime{f, k}
+	if err = k.prepare(ctx, f.Program()); err == nil {
+		err = k.sweep(ctx, f.Places())
+	}
+	for _, s := range k.stacks {
+		if err == nil {
+			err = k.try(ctx, f, s)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Close ends the Runtime, and the containerd that it has started; processes go on. Another program may then open the
+// folder.
+func (r *Runtime) Close() error { return errors.Join(r.Runtime.Close(), r.k.close()) }
+
+// kind is the folder.Kind and folder.Engine of containers.
+type kind struct {
+	dir     string
+	name    string // of the folder, for containerd: others may have theirs in its namespace
+	share   []string
+	stacks  []stack.Stack
+	log     *slog.Logger
+	prog    *lifecycle.Program
+	carried []jail.Bind // what the lifecycle program needs in other stacks than this machine's
+	limits  []string    // that can be enforced
+	server  *server
+
+	mu    sync.Mutex             // guards what follows
+	locks map[string]*sync.Mutex // of containers that are started or ended, by key
+}
+
+var (
+	_ folder.Kind   = (*kind)(nil)
+	_ folder.Engine = (*kind)(nil)
+)
+
+// vcap is Cloud Foundry's user of programs, here and in containers.
+const vcap = jail.Inside
+
+func newKind(dir string, c Config) (*kind, error) {
+	k := &kind{dir: dir, name: nameOf(dir), share: c.Share, log: c.Logger, limits: limits(), locks: map[string]*sync.Mutex{}}
+	for _, p := range c.Share {
+		if !filepath.IsAbs(p) {
+			return nil, fmt.Errorf("Config.Share names %q: give absolute paths", p)
+		}
+	}
+	all := c.Stacks
+	if len(all) == 0 {
+		all = []Stack{{Name: HostStack}}
+	}
+	for _, s := range all {
+		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack.Stack) bool { return o.Name == s.Name }) {
+			return nil, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
+		}
+		st, err := stack.Open(s.Name, s.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("stack %s: %w", s.Name, err)
+		}
+		k.stacks = append(k.stacks, st)
+	}
+	var err error
+	k.server, err = newServer(dir, c)
+	return k, err
+}
+
+const etcDir = "etc" // <stack>/{passwd, group}, beside the folders of package folder
+
+// prepare makes what all containers use.
+func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
+	k.prog = prog
+	if slices.ContainsFunc(k.stacks, func(s stack.Stack) bool { return s.Dir != "/" }) {
+		if k.carried, err = stack.Carry(ctx, prog.Path); err != nil {
+			return err
+		}
+	}
+	for _, s := range k.stacks {
+		dir := filepath.Join(k.dir, etcDir, s.Name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.Accounts(name, line)), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return k.server.connect(ctx)
+}
+
+func (k *kind) close() error {
+	removeGroups(k.name)
+	return k.server.close()
+}
+
+// Describe implements folder.Kind.
+func (k *kind) Describe(r *cell.Resources) {
+	r.Isolation = Isolation
+	r.Enforced = append(r.Enforced, k.limits...)
+	for _, s := range k.stacks {
+		r.Stacks = append(r.Stacks, s.Name)
+	}
+}
+
+// Owner implements folder.Kind.
+func (k *kind) Owner() (int, bool) { return vcap, true }
+
+// Path implements folder.Kind.
+func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }
+
+// Check implements folder.Kind.
+func (k *kind) Check(s cell.Spec) error {
+	if s.Image != "" {
+		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
+	}
+	if s.User != "" && s.User != "vcap" {
+		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
+	}
+	_, err := k.stack(s.Stack)
+	return err
+}
+
+func (k *kind) stack(name string) (stack.Stack, error) {
+	if name == "" {
+		return k.stacks[0], nil
+	}
+	var names []string
+	for _, s := range k.stacks {
+		if s.Name == name {
+			return s, nil
+		}
+		names = append(names, s.Name)
+	}
+	return stack.Stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
+}
+
+// Writable implements folder.Kind.
+func (k *kind) Writable(spec cell.Spec, p string) error {
+	s, err := k.stack(spec.Stack)
+	if err != nil {
+		return err
+	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
+	shared := slices.ContainsFunc(k.share, func(p string) bool {
+		return p == "/"+top || strings.HasPrefix(p, "/"+top+"/") && top != "tmp" && top != "home"
+	})
+	if top == "" || slices.Contains(stack.Ours, top) || s.Has(top) || shared {
+		return folder.ReadOnly()
+	}
+	return nil
+}
+
+// Command implements folder.Kind. It is not used: Start is.
+func (k *kind) Command(*lifecycle.Program, folder.Start) (*exec.Cmd, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// lock returns the mutex of a container.
+func (k *kind) lock(key string) *sync.Mutex {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks[key] == nil {
+		k.locks[key] = &sync.Mutex{}
+	}
+	return k.locks[key]
+}

@@ -1,0 +1,176 @@
+//go:build linux
+
+package containerd_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// The suites' program is a role: this binary is the lifecycle program, and that is inside.
+func init() { lifecycle.Run("celltest", celltest.Main) }
+
+var (
+	// prog is prepared once: to copy and check it for each Runtime would take its time.
+	prog *lifecycle.Program
+	// socket is that of a containerd of these tests' own, "" where there can be none, for the reason why.
+	socket, why string
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "agent" {
+		os.Exit(agentMain(os.Args[2:]))
+	}
+	dir, err := os.MkdirTemp("", "containerd-test")
+	if err == nil {
+		prog, err = lifecycle.Prepare(context.Background(), lifecycle.Config{Dir: dir})
+	}
+	if err != nil {
+		panic(err)
+	}
+	// The server of one Runtime serves the others: that is quicker.
+	r, err := containerd.New(context.Background(), containerd.Config{Dir: filepath.Join(dir, "server"), Program: prog})
+	if err == nil {
+		socket = r.Socket()
+	} else {
+		why = err.Error()
+	}
+	code := m.Run()
+	if r != nil {
+		if err := r.Close(); err != nil {
+			panic(err)
+		}
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func need(t testing.TB) {
+	t.Helper()
+	if socket == "" {
+		needs.Missing(t, why)
+	}
+}
+
+// program runs the suites' program.
+func program(args ...string) cell.Process {
+	return cell.Process{Path: "lifecycle:celltest", Args: args,
+		Env: []string{"GORACE=atexit_sleep_ms=0"}} // else each exit takes a second
+}
+
+func open(t testing.TB, dir string) *containerd.Runtime {
+	t.Helper()
+	need(t)
+	r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	return r
+}
+
+// openClean is open, and asserts when that is closed that nothing is left.
+func openClean(t *testing.T, dir string) *containerd.Runtime {
+	t.Helper()
+	t.Cleanup(func() { empty(t, dir) })
+	return open(t, dir)
+}
+
+// empty asserts that nothing is left of any container of a folder: files, processes, mounts, control groups.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{"containers", "making", "trash"} {
+		all, err := os.ReadDir(filepath.Join(dir, d))
+		if !os.IsNotExist(err) {
+			assert.NoError(t, err)
+		}
+		assert.Empty(t, all, d)
+	}
+	found, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(t, err)
+	for _, p := range found {
+		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
+		assert.NotContains(t, string(args), dir)
+		assert.False(t, strings.Contains(string(mounts), dir), "%s %q has mounts below %s", p, args, dir)
+	}
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))
+	require.NoError(t, err)
+	assert.Empty(t, groups)
+}
+
+func TestRuntime(t *testing.T) {
+	t.Parallel()
+	need(t)
+	celltest.Run(t, func(t *testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
+	})
+}
+
+// runAgent runs an Agent until t ends.
+func runAgent(t testing.TB, c cell.AgentConfig) *cell.Agent {
+	t.Helper()
+	c.ID = "cell-1"
+	a, err := cell.New(c)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-ended)
+	})
+	return a
+}
+
+func TestAgent(t *testing.T) {
+	t.Parallel()
+	need(t)
+	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
+		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())}), Program: program}
+	})
+}
+
+// agentMain is the program that is killed: an agent over the folder args[0] with the program args[1] and the containerd args[2].
+func agentMain(args []string) int {
+	r, err := containerd.New(context.Background(), containerd.Config{Dir: args[0], Program: &lifecycle.Program{Path: args[1]}, Socket: args[2]})
+	if err == nil {
+		err = celltest.Serve(r, args[3:])
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+func TestSurvival(t *testing.T) {
+	t.Parallel()
+	need(t)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	celltest.RunSurvival(t, func(t *testing.T) celltest.Survivor {
+		dir := t.TempDir()
+		t.Cleanup(func() { empty(t, dir) })
+		return celltest.Survivor{Program: program,
+			Open: func(t *testing.T) cell.Runtime { return open(t, dir) },
+			Command: func(works ...string) *exec.Cmd {
+				return exec.Command(exe, append([]string{"agent", dir, prog.Path, socket}, works...)...)
+			},
+		}
+	})
+}

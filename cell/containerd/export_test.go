@@ -1,0 +1,9 @@
+//go:build linux
+
+package containerd
+
+// NameOf is what control groups and containerd call the cell of a folder.
+func NameOf(dir string) string { return nameOf(dir) }
+
+// Socket is that of the server.
+func (r *Runtime) Socket() string { return r.k.server.socket }

@@ -1,0 +1,213 @@
+package containerd
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Where things of ours are in a container.
+const (
+	programPath = "/run/dewpoint/" + lifecycle.ProgramName
+	keeperPath  = "/run/dewpoint/keeper" // a link
+	statesPath  = "/run/dewpoint/states" // closed to programs
+)
+
+// baseDir, in a container's folder, is where its root is put together: nothing but places to mount on, and links.
+const baseDir = "base"
+
+// powers are what keeper and inits have; programs have none.
+var powers = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
+
+// What keeper and inits take is not the program's: so much is added to its limits.
+const (
+	ownMemory = 24 << 20
+	ownTasks  = 48
+)
+
+// spec is what the keeper of a container sees, and with it all processes there.
+func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
+	st, err := k.stack(c.Spec.Stack)
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Join(c.Dir, baseDir)
+	if err := makeBase(base, st); err != nil {
+		return nil, err
+	}
+	mounts, err := k.mounts(c, st)
+	if err != nil {
+		return nil, err
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, err
+	}
+	path, args := k.role(st, "keeper", statesPath)
+	// runc runs what the first argument names, and that tells the role, too.
+	if args[0] = path; path == programPath {
+		args[0] = keeperPath
+	}
+	s := &oci.Spec{
+		Version:  specs.Version,
+		Hostname: "dewpoint",
+		Root:     &specs.Root{Path: base, Readonly: true},
+		Mounts:   mounts,
+		Process: &specs.Process{
+			Cwd: "/", Args: args, Env: []string{},
+			Capabilities:    &specs.LinuxCapabilities{Bounding: powers, Effective: powers, Permitted: powers},
+			NoNewPrivileges: true,
+			Rlimits: []specs.POSIXRlimit{
+				{Type: "RLIMIT_NOFILE", Hard: files.Max, Soft: min(files.Max, 16384)}, // Cloud Foundry's default
+				{Type: "RLIMIT_CORE"},
+			},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath:   "/" + groupsDir + "/" + k.name + "/" + c.Key,
+			MaskedPaths:   masked,
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace}},
+			Resources: resources(c),
+		},
+	}
+	if unified() {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	s.Linux.Seccomp = seccomp.DefaultProfile(s)
+	return s, nil
+}
+
+var masked = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users",
+	"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+	"/sys/devices/virtual/powercap"}
+
+func ptr[T any](v T) *T { return &v }
+
+// resources are the limits.
+func resources(c folder.Place) *specs.LinuxResources {
+	r := &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, // runc adds those that everybody needs
+		CPU:     &specs.LinuxCPU{Shares: ptr(uint64(1024))},
+	}
+	if c.Spec.CPU > 0 {
+		r.CPU.Shares = ptr(uint64(max(2, 1024*c.Spec.CPU/100)))
+	}
+	if c.Spec.Memory > 0 {
+		n := c.Spec.Memory + ownMemory
+		r.Memory = &specs.LinuxMemory{Limit: &n, Swap: &n} // together with swap: none
+	}
+	if c.Spec.PIDs > 0 {
+		r.Pids = &specs.LinuxPids{Limit: ptr(int64(c.Spec.PIDs + ownTasks))}
+	}
+	return r
+}
+
+// role is how a role is run in a container.
+func (k *kind) role(st stack.Stack, role string, args ...string) (path string, argv []string) {
+	if st.Dir != "/" && len(k.carried) > 0 {
+		return stack.LoaderPath, append(jail.ByLoader(stack.LoaderPath, role, programPath), args...)
+	}
+	return programPath, append([]string{role}, args...)
+}
+
+// makeBase makes the places of a root. What is mounted there is there only for the container.
+func makeBase(base string, st stack.Stack) error {
+	for _, d := range []string{"proc", "dev", "sys", "run/dewpoint", "var", "home", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(base, d), 0o755); err != nil {
+			return err
+		}
+	}
+	for name, text := range st.Files {
+		name = filepath.Join(base, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	links := map[string]string{keeperPath: lifecycle.ProgramName}
+	maps.Copy(links, st.Links)
+	for name, target := range links {
+		if err := os.Symlink(target, filepath.Join(base, name)); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mounts is what is mounted over the base, in order.
+func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
+	cgroup := specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}}
+	all := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		cgroup, // programs size their heaps by it
+	}
+	bind := func(b jail.Bind) {
+		if _, err := os.Stat(b.From); b.Optional && err != nil {
+			return
+		}
+		m := specs.Mount{Destination: b.To, Type: "bind", Source: b.From, Options: []string{"rbind", "nosuid", "nodev"}}
+		if !b.Write {
+			m.Options = append(m.Options, "ro", "rro")
+		}
+		all = append(all, m)
+	}
+	for _, b := range st.Binds {
+		bind(b)
+	}
+	own, err := os.ReadDir(c.Root)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range own {
+		// Nothing inside can make an entry here, but an archive may have: a link would lead out.
+		if e.IsDir() {
+			bind(jail.Bind{From: filepath.Join(c.Root, e.Name()), To: "/" + e.Name(), Write: true})
+		}
+	}
+	for _, name := range []string{"passwd", "group"} {
+		if _, err := os.Stat(filepath.Join(st.Dir, "etc", name)); err == nil {
+			bind(jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name})
+		}
+	}
+	bind(jail.Bind{From: k.prog.Path, To: programPath})
+	if st.Dir != "/" {
+		for _, b := range k.carried {
+			bind(b)
+		}
+	}
+	bind(jail.Bind{From: c.States, To: statesPath, Write: true})
+	for _, p := range k.share {
+		bind(jail.Bind{From: p, To: p})
+	}
+	return all, nil
+}
+
+// writable are the folders in which programs may write.
+func writable(root string) (all []jail.Bind) {
+	own, _ := os.ReadDir(root) // it is ours
+	for _, e := range own {
+		if e.IsDir() {
+			all = append(all, jail.Bind{To: "/" + e.Name(), Write: true})
+		}
+	}
+	return slices.Clip(all)
+}

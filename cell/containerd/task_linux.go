@@ -1,0 +1,306 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// What containerd is told of a container of ours.
+const (
+	labelCell = "dewpoint.cell"      // the name of the folder of the cell
+	labelID   = "dewpoint.container" // its id
+	shim      = "io.containerd.runc.v2"
+)
+
+// taskFile, in a container's folder, tells that containerd may know it, and of the keeper.
+const taskFile = "task.json"
+
+type task struct {
+	PID    int               `json:"pid,omitempty"` // of the keeper; 0: it may not have come so far
+	Start  uint64            `json:"start,omitempty"`
+	Groups map[string]string `json:"groups,omitempty"` // folders of its control groups, by controller
+}
+
+func (t task) alive() bool { return t.PID != 0 && startOf(t.PID) == t.Start }
+
+// readTask returns false if containerd does not know the container.
+func readTask(c folder.Place) (task, bool) {
+	var t task
+	b, err := os.ReadFile(filepath.Join(c.Dir, taskFile))
+	if err != nil {
+		return t, false
+	}
+	_ = json.Unmarshal(b, &t) // one that is damaged tells as much
+	return t, true
+}
+
+func writeTask(c folder.Place, t task) error {
+	b, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(c.Dir, taskFile)
+	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+// Start implements folder.Engine.
+func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-chan struct{}, error) {
+	l := k.lock(c.Key)
+	l.Lock()
+	defer l.Unlock()
+	t, err := k.run(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	st, err := k.stack(c.Spec.Stack)
+	if err != nil {
+		return nil, err
+	}
+	id := filepath.Base(s.State)
+	inside := filepath.Join(statesPath, id)
+	spec := jail.Spec{Built: true, User: vcap, Dir: s.Dir, Roles: programPath, Binds: writable(c.Root)}
+	if st.Dir != "/" && len(k.carried) > 0 {
+		spec.Loader, _ = k.role(st, "")
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	const jailFile = "jail.json"
+	if err := os.WriteFile(filepath.Join(s.State, jailFile), b, 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"-inner", "-state", inside, "-jail", filepath.Join(inside, jailFile)}
+	if s.NoFile > 0 {
+		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
+	}
+	args = append(append(args, "--", s.Process.Path), s.Process.Args...)
+	env := slices.Concat([]string{"HOME=/home/vcap", "USER=vcap", "TMPDIR=/tmp"}, s.Env, s.Process.Env)
+	path, argv := k.role(st, "init", args...)
+	if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Start(ctx, id, path, argv, env); err != nil {
+		return nil, err
+	}
+	return ended(s.State), nil
+}
+
+// run returns the task of a container, and starts it if there is none.
+func (k *kind) run(ctx context.Context, c folder.Place) (task, error) {
+	t, known := readTask(c)
+	switch {
+	case t.alive():
+		return t, nil
+	case known: // it was being started, or has ended: nothing of it is of use
+		if err := k.forget(ctx, c.Key); err != nil {
+			return t, err
+		}
+	}
+	if err := writeTask(c, task{}); err != nil {
+		return t, err
+	}
+	spec, err := k.spec(c)
+	if err != nil {
+		return t, err
+	}
+	err = k.server.call(ctx, func(ctx context.Context) error {
+		con, err := k.server.client.NewContainer(ctx, c.Key, containerd.WithSpec(spec), containerd.WithRuntime(shim, nil),
+			containerd.WithContainerLabels(map[string]string{labelCell: k.name, labelID: c.ID}))
+		if errdefs.IsAlreadyExists(err) { // the answer to an earlier try was lost
+			con, err = k.server.client.LoadContainer(ctx, c.Key)
+		}
+		if err != nil {
+			return err
+		}
+		return k.launch(ctx, con, &t)
+	})
+	if err != nil {
+		return t, fmt.Errorf("start the container by containerd: %w", err)
+	}
+	return t, writeTask(c, t)
+}
+
+// launch starts the task of a container that containerd knows.
+func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) error {
+	made, err := con.NewTask(ctx, cio.NullIO)
+	if errdefs.IsAlreadyExists(err) {
+		made, err = con.Task(ctx, nil)
+	}
+	if err != nil {
+		return err
+	}
+	if err := made.Start(ctx); err != nil && !errdefs.IsFailedPrecondition(err) { // started by an earlier try
+		_, e := made.Delete(context.WithoutCancel(ctx), containerd.WithProcessKill)
+		return errors.Join(err, e)
+	}
+	*t = task{PID: int(made.Pid()), Start: startOf(int(made.Pid()))}
+	t.Groups = groups(t.PID)
+	if t.Start == 0 {
+		return errors.New("its first process has ended at once")
+	}
+	return nil
+}
+
+// ended returns a channel that closes when an init has ended.
+func ended(state string) <-chan struct{} {
+	done := make(chan struct{})
+	s, err := lifecycle.InitState(state)
+	if err != nil || !s.Alive {
+		close(done)
+		return done
+	}
+	fd, err := unix.PidfdOpen(s.PID, unix.PIDFD_NONBLOCK)
+	if err != nil { // it has ended meanwhile, or the kernel is old: then it is asked for
+		if errors.Is(err, unix.ESRCH) {
+			close(done)
+			return done
+		}
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	go func() {
+		defer close(done)
+		defer func() { _ = f.Close() }() // only watched
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return
+		}
+		_ = raw.Read(func(fd uintptr) bool { // an error is the end of watching
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		})
+	}()
+	return done
+}
+
+// End implements folder.Engine.
+func (k *kind) End(ctx context.Context, c folder.Place) error {
+	l := k.lock(c.Key)
+	l.Lock()
+	defer l.Unlock()
+	if t, known := readTask(c); known {
+		if t.alive() { // at once, whether containerd answers or not
+			_ = syscall.Kill(t.PID, syscall.SIGKILL)
+		}
+		if err := k.forget(ctx, c.Key); err != nil {
+			return err
+		}
+	}
+	if err := unmountBelow(c.Dir); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	delete(k.locks, c.Key)
+	k.mu.Unlock()
+	return nil
+}
+
+// forget has containerd remove a container with all that runs there.
+func (k *kind) forget(ctx context.Context, key string) error {
+	err := k.server.call(ctx, func(ctx context.Context) error {
+		con, err := k.server.client.LoadContainer(ctx, key)
+		if errdefs.IsNotFound(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		made, err := con.Task(ctx, nil)
+		if err == nil {
+			_, err = made.Delete(ctx, containerd.WithProcessKill)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if err := con.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove the container from containerd: %w", err)
+	}
+	return nil
+}
+
+// sweep removes what programs that were killed have left of containers that are none any more, and makes sense of inits
+// that were just being started.
+func (k *kind) sweep(ctx context.Context, all []folder.Place) error {
+	known := map[string]bool{}
+	for _, c := range all {
+		known[c.Key] = true
+		t, _ := readTask(c)
+		if !t.alive() {
+			continue
+		}
+		states, err := filepath.Glob(filepath.Join(c.States, "[^.]*"))
+		if err != nil {
+			return err
+		}
+		for _, s := range states {
+			if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Adopt(s); err != nil {
+				return err
+			}
+		}
+	}
+	var left []containerd.Container
+	err := k.server.call(ctx, func(ctx context.Context) (err error) {
+		left, err = k.server.client.Containers(ctx, fmt.Sprintf("labels.%q==%s", labelCell, k.name))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list the containers of containerd: %w", err)
+	}
+	for _, con := range left {
+		if known[con.ID()] {
+			continue
+		}
+		if err := k.forget(ctx, con.ID()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Exit implements folder.Engine.
+func (k *kind) Exit(c folder.Place, e *cell.Exit) {
+	if e.Code != 128+int(syscall.SIGKILL) {
+		return
+	}
+	t, _ := readTask(c)
+	e.OutOfMemory = t.killed() > 0
+}
+
+// Usage implements folder.Engine.
+func (k *kind) Usage(c folder.Place, u *cell.Usage) {
+	t, _ := readTask(c)
+	if u.Processes == 0 || !t.alive() {
+		return
+	}
+	if cpu := t.cpu(); cpu > 0 {
+		u.CPU = cpu
+	}
+	if n := t.memory(); n > 0 {
+		u.Memory = n
+	}
+}
+
+const tryWait = 30 * time.Second
