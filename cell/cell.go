@@ -116,6 +116,7 @@ const (
 	ReasonHealth   Reason = "health"   // never healthy, or no longer
 	ReasonLimit    Reason = "limit"    // over a limit that the cell looks after, such as disk
 	ReasonInput    Reason = "input"    // an input could not be fetched, or was not what it should be
+	ReasonArchive  Reason = "archive"  // an input or layer is damaged, or no archive that may be unpacked: the same bytes fail again
 	ReasonOutput   Reason = "output"   // an output could not be stored, or was missing or too large
 	ReasonCreate   Reason = "create"   // the container could not be made
 	ReasonStopped  Reason = "stopped"  // asked to stop

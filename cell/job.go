@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -253,7 +254,10 @@ func (j *job) create(ctx context.Context) *fail {
 			}
 		}
 		if first != nil {
-			return &fail{ReasonInput, first.failure()}
+			return &fail{reasonOf(first.err), first.failure()}
+		}
+		if bad, ok := errors.AsType[*ArchiveError](err); ok {
+			return &fail{ReasonArchive, layerOf(fetched, err) + " cannot be unpacked: " + bad.Error()}
 		}
 		return &fail{ReasonCreate, "failed to create container: " + err.Error()}
 	}
@@ -261,6 +265,16 @@ func (j *job) create(ctx context.Context) *fail {
 	j.set(func(s *Status) { s.Addresses, j.live = con.Info().Addresses, con })
 	j.say(j.cellSrc, "Cell %s successfully created container for instance %s", j.a.cfg.ID, j.work.ID)
 	return j.fill(ctx, inputs)
+}
+
+// layerOf names the layer that Create says it failed for.
+func layerOf(fetched []*fetch, err error) string {
+	for _, f := range fetched {
+		if f.in.SHA256 != "" && f.in.Name != "" && strings.Contains(err.Error(), f.in.SHA256) {
+			return f.in.Name
+		}
+	}
+	return "a layer"
 }
 
 // remains looks for a container that was made although Create failed.

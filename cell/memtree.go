@@ -29,7 +29,7 @@ type memNode struct {
 	mod  time.Time
 }
 
-var errEscapes = errors.New("the entry would leave its folder")
+var errEscapes error = &ArchiveError{errors.New("the entry would leave its folder")}
 
 // put sets a node and makes the folders above it.
 func (t memTree) put(at string, n *memNode) error {

@@ -15,13 +15,23 @@ import (
 type Runtime interface {
 	// Create makes a container: its root, its private writable view of each layer, its
 	// addresses; nothing runs in it yet. All or nothing. The note is durable before Create
-	// returns. An ID that exists is an error that wraps fs.ErrExist.
+	// returns. An ID that exists is an error that wraps fs.ErrExist; a layer that is damaged or
+	// may not be unpacked one that wraps *ArchiveError.
 	Create(ctx context.Context, c Creation) (Container, error)
 	// Containers lists what there is, what survived our own restart included.
 	Containers(ctx context.Context) ([]Container, error)
 	// Capacity tells what this machine offers in all.
 	Capacity(ctx context.Context) (Resources, error)
 }
+
+// ArchiveError marks the error of an archive whose bytes are at fault: damaged, or not to be
+// unpacked. The same bytes would fail again.
+type ArchiveError struct{ Err error }
+
+func (e *ArchiveError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *ArchiveError) Unwrap() error { return e.Err }
 
 // Creation says what container to make.
 type Creation struct {
@@ -69,7 +79,7 @@ type Container interface {
 	Info() Info
 	// StreamIn unpacks an archive (tar, tar.gz or zip, known by its content) below dir,
 	// which it makes if need be, and reads it to its end. Entries that would leave dir are
-	// refused.
+	// refused. An archive that is damaged or refused: an error that wraps *ArchiveError.
 	StreamIn(ctx context.Context, dir string, archive io.Reader) error
 	// StreamOut yields the regular file at path; absent: fs.ErrNotExist. A link that
 	// leaves the container is not followed.

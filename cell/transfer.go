@@ -53,7 +53,7 @@ func (j *job) fill(ctx context.Context, inputs []Input) *fail {
 			mu.Lock()
 			defer mu.Unlock()
 			if first == nil {
-				first = &fail{ReasonInput, f.failure()}
+				first = &fail{reasonOf(f.err), f.failure()}
 			}
 			return err
 		})
@@ -66,6 +66,15 @@ func (j *job) fill(ctx context.Context, inputs []Input) *fail {
 		return &fail{reason: reasonAgain}
 	}
 	return nil
+}
+
+// reasonOf tells bytes that are bad from bytes that could not be had. What ends too early may
+// have been cut on its way.
+func reasonOf(err error) Reason {
+	if _, bad := errors.AsType[*ArchiveError](err); bad && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return ReasonArchive
+	}
+	return ReasonInput
 }
 
 func (j *job) put(ctx context.Context, f *fetch) error {

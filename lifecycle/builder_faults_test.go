@@ -194,3 +194,48 @@ func TestBuilderEnvironment(t *testing.T) {
 	s.run(0, "d")
 	assert.Equal(t, "unset|a b|kept\n", s.archive("out/droplet")["./app/env"])
 }
+
+// Who wrote a buildpack is told what is wrong with a script that cannot be run, and not where
+// it lay or what fork said.
+func TestBuilderScriptsThatCannotRun(t *testing.T) {
+	t.Parallel()
+	const good = "#!/bin/sh\n"
+	for name, c := range map[string]struct {
+		script, text string
+		mode         os.FileMode // 0: absent
+		code         int
+		want         string
+	}{
+		"no compile":       {"compile", "", 0, 223, "Failed to compile droplet: bin/compile is missing\n"},
+		"no release":       {"release", "", 0, 224, "Failed to build droplet release: bin/release is missing\n"},
+		"not executable":   {"compile", good, 0o644, 223, "Failed to compile droplet: bin/compile is not executable; allow that (chmod +x)"},
+		"release likewise": {"release", good, 0o644, 224, "Failed to build droplet release: bin/release is not executable"},
+		"Windows":          {"compile", "#!/bin/sh\r\necho hi\r\n", 0o755, 223, "bin/compile has the line endings of Windows; save it with LF alone"},
+		"no first line":    {"compile", "echo hi\n", 0o755, 223, "bin/compile has no first line such as #!/bin/sh\n"},
+		"empty":            {"compile", "", 0o755, 223, "bin/compile is empty\n"},
+		"by env":           {"compile", "#!/usr/bin/env no-such-ruby\n", 0o755, 223, "bin/compile needs no-such-ruby, as its first line says, which is not on the PATH"},
+		"detect":           {"detect", "#!/no/such\n", 0o755, 222, "d: bin/detect needs /no/such, as its first line says"},
+		"no detect":        {"detect", "", 0, 222, "d: bin/detect is missing\n"},
+		"detect is killed": {"detect", good + "kill -9 $$\n", 0o755, 222, "d: signal: killed\n"},
+		"in the script":    {"compile", good + "no-such-tool\n", 0o755, 223, "Failed to compile droplet: bin/compile: exit status 127\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStaging(t, nil)
+			s.script("d", map[string]string{"detect": "echo D", "compile": "", "release": releases})
+			file := s.path("buildpacks/" + xxh("d") + "/bin/" + c.script)
+			require.NoError(t, os.Remove(file))
+			if c.mode != 0 {
+				require.NoError(t, os.WriteFile(file, []byte(c.text), c.mode))
+				require.NoError(t, os.Chmod(file, c.mode))
+			}
+			s.run(c.code, "d")
+			assert.Contains(t, s.stderr.String(), c.want)
+			if name != "in the script" { // there it is the shell's word
+				assert.NotContains(t, s.stderr.String(), s.dir)
+			}
+			assert.NotContains(t, s.stderr.String(), "/home/vcap", "a line of ours is not to be taken for a script's")
+			assert.Equal(t, name == "in the script", strings.Contains(s.stderr.String(), "hint: "))
+		})
+	}
+}

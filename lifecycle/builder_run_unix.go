@@ -50,8 +50,8 @@ func (b *builder) detect() (name string, err error) {
 		out, err := b.scripts.capture(script, b.build)
 		if err != nil {
 			var code interface{ ExitCode() int }
-			if !errors.As(err, &code) || code.ExitCode() >= 126 {
-				b.say(fmt.Sprintf("%s: bin/detect: %v", key, err)) // it did not say no, it could not say
+			if !errors.As(err, &code) || code.ExitCode() >= 126 || code.ExitCode() < 0 {
+				b.say(fmt.Sprintf("%s: %v", key, err)) // it did not say no, it could not say
 			}
 			continue
 		}

@@ -274,8 +274,8 @@ func TestBuilderFailures(t *testing.T) {
 		"Procfile of no types":  {[]string{"always-detects"}, "", map[string]string{"app/Procfile": "run it"}, 1, "Failed to read command from Procfile"},
 		"absent, named":         {[]string{"never-installed"}, skip, nil, 225, "malformed buildpack does not contain a /bin dir: never-installed"},
 		"absent":                {[]string{"never-installed"}, "", nil, 222, "malformed buildpack does not contain a /bin dir: never-installed"},
-		"path of elsewhere":     {[]string{"wrong-path"}, "", nil, 223, "hint: "},
-		"interpreter not there": {[]string{"lost-interpreter"}, "", nil, 223, "hint: "},
+		"path of elsewhere":     {[]string{"wrong-path"}, "", nil, 223, "hint: bin/compile, or a program that it runs, is missing"},
+		"interpreter not there": {[]string{"lost-interpreter"}, "", nil, 223, "Failed to compile droplet: bin/compile needs /no/such/interpreter, as its first line says, which does not exist here"},
 		"none named":            {nil, "", nil, 1, "-buildpackOrder is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,12 +3,16 @@
 package lifecycle
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -92,13 +96,7 @@ func (s *scripts) start(stdout *os.File, name string, args []string) error {
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, stdout, s.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.launch(cmd); err != nil {
-		switch {
-		case errors.Is(err, exec.ErrNotFound), errors.Is(err, syscall.ENOENT) && exists(name):
-			return s.hint(name, err)
-		case errors.Is(err, syscall.ENOEXEC):
-			return fmt.Errorf("%w: has it a first line such as #!/bin/sh?", err)
-		}
-		return err
+		return s.explain(name, err)
 	}
 	err := cmd.Wait()
 	s.mu.Lock()
@@ -106,7 +104,7 @@ func (s *scripts) start(stdout *os.File, name string, args []string) error {
 	s.mu.Unlock()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && (exit.ExitCode() == 126 || exit.ExitCode() == 127) {
-		return s.hint(name, err)
+		return s.explain(name, err)
 	}
 	return err
 }
@@ -141,10 +139,77 @@ func (s *scripts) told() bool {
 	return s.killed
 }
 
-// hint explains the statuses by which shells say that there is nothing to run.
-func (s *scripts) hint(name string, err error) error {
-	fmt.Fprintf(s.stderr, "hint: %s, or something that it runs, was not found or cannot be executed here. Is its interpreter "+
-		"installed, and on the PATH? A script must use the folders that are its arguments: paths such as /tmp/app and "+
-		"/home/vcap exist only in cells that have a root filesystem.\n", name)
-	return err
+// explain says why a program did not start, or ended with a status by which shells and env say
+// that there is nothing to run.
+func (s *scripts) explain(name string, err error) error {
+	var exit *exec.ExitError
+	ran := errors.As(err, &exit)
+	switch {
+	case !filepath.IsAbs(name) && errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("%s is not on the PATH; install it on the cell", name)
+	case !filepath.IsAbs(name):
+		return err
+	}
+	short := filepath.Join(filepath.Base(filepath.Dir(name)), filepath.Base(name))
+	if why := unfit(name, s.env); why != "" {
+		return fmt.Errorf("%s %s", short, why)
+	}
+	if ran {
+		fmt.Fprintf(s.stderr, "hint: %s, or a program that it runs, is missing or cannot be executed: is it installed, and on the PATH?\n", short)
+		return fmt.Errorf("%s: %w", short, err)
+	}
+	var path *os.PathError // it would name our folders
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("%s: %w", short, err)
+}
+
+// unfit says what is wrong with a script that could not be run, "" if nothing is to be seen.
+func unfit(file string, env environ) string {
+	fi, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "is missing"
+	case err != nil:
+		return ""
+	case !fi.Mode().IsRegular():
+		return "is no file"
+	case fi.Mode()&0o111 == 0:
+		return "is not executable; allow that (chmod +x), also in the archive or repository that it comes from"
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line, err := bufio.NewReaderSize(f, 4<<10).ReadString('\n')
+	switch {
+	case err != nil && line == "":
+		return "is empty"
+	case strings.HasPrefix(line, "\x7fELF"):
+		return ""
+	case !strings.HasPrefix(line, "#!"):
+		return "has no first line such as #!/bin/sh"
+	case strings.HasSuffix(line, "\r\n"):
+		return "has the line endings of Windows; save it with LF alone (git: core.autocrlf=input, or eol=lf in .gitattributes)"
+	}
+	words := strings.Fields(line[2:])
+	if len(words) == 0 {
+		return "has no first line such as #!/bin/sh"
+	}
+	if _, err := os.Stat(words[0]); err != nil {
+		return "needs " + words[0] + ", as its first line says, which does not exist here; install it on the cell"
+	}
+	if filepath.Base(words[0]) == "env" && len(words) > 1 && !strings.HasPrefix(words[1], "-") && !strings.ContainsAny(words[1], "=/") && !onPath(words[1], env.get("PATH")) {
+		return "needs " + words[1] + ", as its first line says, which is not on the PATH; install it on the cell"
+	}
+	return ""
+}
+
+func onPath(name, path string) bool {
+	return slices.ContainsFunc(filepath.SplitList(path), func(dir string) bool {
+		fi, err := os.Stat(filepath.Join(dir, name))
+		return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0
+	})
 }

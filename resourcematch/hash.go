@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"runtime"
@@ -122,7 +121,7 @@ func hashAll(ctx context.Context, items []item, o ScanOptions) error {
 func hashOne(ctx context.Context, it *item, d *digests, buf []byte) error {
 	r, err := it.open()
 	if err != nil {
-		return fmt.Errorf("scan: %w", err)
+		return unreadable(it.Path, err)
 	}
 	defer r.Close()
 	d.reset()

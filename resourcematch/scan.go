@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
 // DefaultMaxPackage is the largest sum of uncompressed sizes, in bytes.
@@ -247,7 +249,7 @@ func (w *walker) dir(dir string, above verdict) error {
 	}
 	list, err := fs.ReadDir(w.fsys, dir)
 	if err != nil {
-		return fmt.Errorf("scan: %w", err)
+		return unreadable(dir, err)
 	}
 	for _, d := range list {
 		p := d.Name()
@@ -278,7 +280,20 @@ func (w *walker) dir(dir string, above verdict) error {
 	return nil
 }
 
+// unreadable makes what the app's owner can mend an *Error.
+func unreadable(p string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &Error{Reason: BadFile, Path: p, Detail: "it may not be read; allow that, or name it in .cfignore", Err: err}
+	}
+	return fmt.Errorf("scan: %w", err)
+}
+
 func (w *walker) add(p string, d fs.DirEntry) error {
+	// What no cell would unpack is told while its owner listens.
+	if strings.Count(p, "/") >= tarfs.MaxDepth || len(p) > tarfs.MaxName {
+		return &Error{Reason: BadFile, Path: p[:min(len(p), 100)] + "…", Detail: fmt.Sprintf("it lies more than %d folders deep, or its path is longer than %d bytes; "+
+			"move it, or name it in .cfignore", tarfs.MaxDepth, tarfs.MaxName)}
+	}
 	if !utf8.ValidString(p) {
 		return notUTF8(p)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -254,4 +255,40 @@ func TestModeText(t *testing.T) {
 		assert.Error(t, err, bad)
 	}
 	assert.Equal(t, "0644", Mode(0o644).String())
+}
+
+// What no cell would unpack, or nobody may read, is told by the scan, with what to do.
+func TestScanTellsWhatCannotBePushed(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat("d/", 255)
+	_, err := Scan(t.Context(), fstest.MapFS{deep + "f": {}}, ScanOptions{})
+	require.NoError(t, err, "256 parts are what a cell unpacks")
+	_, err = Scan(t.Context(), fstest.MapFS{deep + "d/f": {}}, ScanOptions{})
+	require.ErrorContains(t, err, "it lies more than 256 folders deep")
+	long := strings.Repeat(strings.Repeat("x", 250)+"/", 17)
+	_, err = Scan(t.Context(), fstest.MapFS{long + "f": {}}, ScanOptions{})
+	require.ErrorContains(t, err, "its path is longer than 4096 bytes")
+
+	for _, name := range []string{"d", "f"} {
+		fsys := forbidden{fstest.MapFS{"d/x": {}, "f": {}}, name}
+		_, err = Scan(t.Context(), fsys, ScanOptions{})
+		require.ErrorIs(t, err, fs.ErrPermission)
+		e, ok := errors.AsType[*Error](err)
+		require.True(t, ok)
+		assert.Equal(t, BadFile, e.Reason)
+		assert.EqualError(t, err, `"`+name+`" can't be in a package (it may not be read; allow that, or name it in .cfignore)`)
+	}
+}
+
+// forbidden is a file system in which one name may not be opened.
+type forbidden struct {
+	fs.FS
+	name string
+}
+
+func (f forbidden) Open(name string) (fs.File, error) {
+	if name == f.name {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return f.FS.Open(name)
 }

@@ -167,6 +167,8 @@ func Failed(r Request, s cell.Status) *Error {
 		e.Reason, e.ExitStatus, e.Retryable = CellLost, 0, true
 	case cell.ReasonInput:
 		e.Phase, e.Retryable = PhaseFetch, true
+	case cell.ReasonArchive:
+		e.Phase = PhaseFetch
 	case cell.ReasonCreate:
 		e.Phase, e.Retryable = PhaseCreate, true
 	case cell.ReasonOutput:

@@ -187,3 +187,29 @@ func TestLayersInUseAreNotRemoved(t *testing.T) {
 	require.NoError(t, r.Close())
 	empty(t, dir)
 }
+
+// Bytes that are at fault are told from bytes that could not be had: nobody is to try again.
+func TestABadArchiveIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	bad, digest := tarOf(t, "../outside", []byte("x"))
+	dir := t.TempDir()
+	a := runAgent(t, cell.AgentConfig{ID: "c", Runtime: openClean(t, dir), Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(bad)), nil
+	}})
+	in := cell.Input{Source: "blob:x", Dir: "/tmp/in", Name: "app package"}
+	w := work("input", "out=never")
+	w.Inputs = []cell.Input{in}
+	require.NoError(t, a.Start(t.Context(), w))
+	s := until(t, a, w.ID, is(cell.PhaseDone))
+	assert.Equal(t, cell.ReasonArchive, s.Reason)
+	assert.Contains(t, s.Failure, "Downloading app package failed: ")
+	assert.Contains(t, s.Failure, `archive: entry "../outside": `)
+
+	in.SHA256, in.Name = digest, "ruby"
+	w = work("layer", "out=never")
+	w.Layers = []cell.Input{in}
+	require.NoError(t, a.Start(t.Context(), w))
+	s = until(t, a, w.ID, is(cell.PhaseDone))
+	assert.Equal(t, cell.ReasonArchive, s.Reason)
+	assert.Contains(t, s.Failure, `ruby cannot be unpacked: archive: entry "../outside": `)
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/resourcematch"
@@ -27,27 +28,52 @@ func scan(ctx context.Context, dir string) (*resourcematch.Files, error) {
 	return files, err
 }
 
-// tarOf streams an app as a tar; nothing is written in between.
-func tarOf(ctx context.Context, files *resourcematch.Files) io.ReadCloser {
+// app is what is staged: as it lies in its folder.
+type app struct {
+	*resourcematch.Files
+	mu    sync.Mutex
+	fault error // by which it could not be read
+}
+
+// tar streams the app as a tar; nothing is written in between.
+func (a *app) tar(ctx context.Context) io.ReadCloser {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeTar(ctx, w, files)) }()
+	go func() { w.CloseWithError(writeTar(ctx, w, a)) }()
 	return r
 }
 
-func writeTar(ctx context.Context, w io.Writer, files *resourcematch.Files) error {
+// failed notes that a file is at fault, and not the cell that asked for it.
+func (a *app) failed(name, why string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fault = fmt.Errorf("%w: %q %s", errApp, name, why)
+	return a.fault
+}
+
+// blame returns the app's fault in place of what came of it.
+func (a *app) blame(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.fault != nil {
+		return a.fault
+	}
+	return err
+}
+
+func writeTar(ctx context.Context, w io.Writer, a *app) error {
 	t := tar.NewWriter(w)
-	for _, e := range files.Entries {
+	for _, e := range a.Entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := writeEntry(t, files, e); err != nil {
+		if err := writeEntry(t, a, e); err != nil {
 			return fmt.Errorf("%s: %w", e.Path, err)
 		}
 	}
 	return t.Close()
 }
 
-func writeEntry(t *tar.Writer, files *resourcematch.Files, e resourcematch.Entry) error {
+func writeEntry(t *tar.Writer, a *app, e resourcematch.Entry) error {
 	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm())}
 	switch {
 	case e.Dir:
@@ -61,12 +87,20 @@ func writeEntry(t *tar.Writer, files *resourcematch.Files, e resourcematch.Entry
 	if err := t.WriteHeader(h); err != nil {
 		return err
 	}
-	f, err := files.Open(e.Path)
-	if err != nil {
+	f, err := a.Open(e.Path)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return a.failed(e.Path, "may not be read; allow that, or name it in .cfignore")
+	case errors.Is(err, os.ErrNotExist):
+		return a.failed(e.Path, "vanished while the app was read; stage again")
+	case err != nil:
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	_, err = io.Copy(t, f)
+	n, err := io.Copy(t, f)
+	if n < e.Size && err == nil || errors.Is(err, tar.ErrWriteTooLong) {
+		return a.failed(e.Path, "changed while the app was read; stage again")
+	}
 	return err
 }
 
@@ -99,6 +133,23 @@ func checkTarget(path string) (target, error) {
 	}
 	f.Close()
 	return t, os.Remove(f.Name())
+}
+
+// checkCache tells early whether a build cache can be kept in a folder, which need not be there.
+func checkCache(dir string) error {
+	fi, err := os.Stat(dir)
+	switch {
+	case err == nil && !fi.IsDir():
+		return fmt.Errorf("%s is a file; give a folder", dir)
+	case errors.Is(err, os.ErrNotExist):
+		if parent := filepath.Dir(dir); parent != dir {
+			return checkCache(parent)
+		}
+	case err != nil:
+		return err
+	}
+	_, err = checkTarget(filepath.Join(dir, cacheFile))
+	return err
 }
 
 // save writes a file whole or not at all.

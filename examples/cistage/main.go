@@ -119,8 +119,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.target, err = checkTarget(o.out); err != nil {
 		return o, fmt.Errorf("-o: %w", err)
 	}
-	if fi, err := os.Stat(o.cache); o.cache != "" && err == nil && !fi.IsDir() {
-		return o, fmt.Errorf("-cache: %s is a file; give a folder", o.cache)
+	if o.cache != "" {
+		if err := checkCache(o.cache); err != nil {
+			return o, fmt.Errorf("-cache: %w", err)
+		}
 	}
 	if o.name == "" {
 		o.name = filepath.Base(o.dir)
@@ -167,8 +169,11 @@ func status(ctx context.Context, err error) int {
 	if ctx.Err() != nil {
 		return 130
 	}
-	if errors.Is(err, errApp) {
+	switch {
+	case errors.Is(err, errApp):
 		return 3
+	case errors.Is(err, errNoBuildpacks):
+		return 4
 	}
 	e, ok := errors.AsType[*staging.Error](err)
 	if !ok {

@@ -77,6 +77,41 @@ func TestAppsThatCannotBeStaged(t *testing.T) {
 		assert.Equal(t, 3, status, stderr)
 	}
 	require.NoFileExists(t, out)
+
+	status, _, stderr := cistage(t, "-o", out, "-buildpacks", filepath.Join(t.TempDir(), "none"), tree(t, map[string]string{"f": ""}))
+	assert.Equal(t, 4, status)
+	assert.Contains(t, stderr, "there are no buildpacks: ")
+	// What cannot be kept is known before anything is built.
+	file := filepath.Join(tree(t, map[string]string{"f": ""}), "f")
+	for _, cache := range []string{file, filepath.Join(file, "cache")} {
+		status, _, stderr = cistage(t, "-o", out, "-cache", cache, t.TempDir())
+		assert.Equal(t, 2, status, stderr)
+	}
+}
+
+// A file that changes, or that may not be read, is the app's fault and not the cell's.
+func TestAppsThatChange(t *testing.T) {
+	t.Parallel()
+	dir := tree(t, map[string]string{"f": "12345"})
+	for name, c := range map[string]struct {
+		change func(file string) error
+		want   string
+	}{
+		"longer":  {func(f string) error { return os.WriteFile(f, []byte("1234567"), 0o600) }, `"f" changed while the app was read; stage again`},
+		"shorter": {func(f string) error { return os.WriteFile(f, []byte("123"), 0o600) }, `"f" changed while the app was read; stage again`},
+		"gone":    {os.Remove, `"f" vanished while the app was read; stage again`},
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), []byte("12345"), 0o600))
+		files, err := scan(t.Context(), dir)
+		require.NoError(t, err)
+		require.NoError(t, c.change(filepath.Join(dir, "f")))
+		a := &app{Files: files}
+		_, err = io.Copy(io.Discard, a.tar(t.Context()))
+		require.ErrorIs(t, err, errApp, name)
+		assert.ErrorContains(t, a.blame(io.ErrUnexpectedEOF), c.want, name)
+		assert.NoError(t, a.blame(nil))
+		require.NoError(t, files.Close())
+	}
 }
 
 const release = "#!/bin/sh\nprintf -- '---\\ndefault_process_types:\\n  web: ./start\\n'\n"

@@ -12,7 +12,6 @@ import (
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/logs"
-	"github.com/dewpoint-go/dewpoint/resourcematch"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 )
@@ -35,6 +34,7 @@ func stage(ctx context.Context, o options, out func(logs.Line)) (staging.Result,
 		return staging.Result{}, err
 	}
 	defer func() { _ = files.Close() }()
+	a := &app{Files: files}
 	work, runtime, clean, err := workFolder(ctx)
 	if err != nil {
 		return staging.Result{}, err
@@ -44,7 +44,7 @@ func stage(ctx context.Context, o options, out func(logs.Line)) (staging.Result,
 	if err != nil {
 		return staging.Result{}, err
 	}
-	agent, err := cell.New(cell.AgentConfig{ID: "local", Runtime: runtime, Open: opener(o, files, runner), Save: saver(o)})
+	agent, err := cell.New(cell.AgentConfig{ID: "local", Runtime: runtime, Open: opener(o, a, runner), Save: saver(o)})
 	if err != nil {
 		return staging.Result{}, err
 	}
@@ -56,6 +56,7 @@ func stage(ctx context.Context, o options, out func(logs.Line)) (staging.Result,
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(agentCtx) }()
 	res, err := stager.Stage(ctx, request(o), out)
+	err = a.blame(err)
 	stop()
 	if aerr := <-ended; err == nil && aerr != nil {
 		err = fmt.Errorf("clean up: %w", aerr)
@@ -78,6 +79,8 @@ func request(o options) staging.Request {
 	return r
 }
 
+var errNoBuildpacks = errors.New("there are no buildpacks")
+
 // buildpacks makes the runner, with each subfolder of -buildpacks that has a bin.
 func buildpacks(o options, work string) (*buildpack.Runner, error) {
 	all, err := buildpack.Folder(o.catalogue)
@@ -85,7 +88,7 @@ func buildpacks(o options, work string) (*buildpack.Runner, error) {
 		all, err = &buildpack.Catalogue{}, nil // nobody asked for its names
 	}
 	if err != nil {
-		return nil, fmt.Errorf("-buildpacks: %w", err)
+		return nil, fmt.Errorf("%w: -buildpacks: %w; give a folder with a buildpack in each subfolder, or name one with -buildpack", errNoBuildpacks, err)
 	}
 	return buildpack.New(buildpack.Config{
 		Catalogue: all, Local: true, Dir: filepath.Join(work, "buildpacks"),
@@ -95,11 +98,11 @@ func buildpacks(o options, work string) (*buildpack.Runner, error) {
 
 // opener gives the cell what it asks for: the app as it lies in its folder, the cache, the
 // buildpacks.
-func opener(o options, files *resourcematch.Files, runner *buildpack.Runner) func(context.Context, cell.Source) (io.ReadCloser, error) {
+func opener(o options, a *app, runner *buildpack.Runner) func(context.Context, cell.Source) (io.ReadCloser, error) {
 	return func(ctx context.Context, s cell.Source) (io.ReadCloser, error) {
 		switch {
 		case s == packageSource:
-			return tarOf(ctx, files), nil
+			return a.tar(ctx), nil
 		case s == cacheSource:
 			return os.Open(filepath.Join(o.cache, cacheFile))
 		case strings.HasPrefix(string(s), "dir:"):

@@ -11,9 +11,9 @@ import (
 // What a name may be: the limits of Linux, and a depth that keeps the directories which are
 // open at one time few.
 const (
-	maxName  = 4096
-	maxPart  = 255
-	maxDepth = 256
+	MaxName  = 4096 // bytes
+	MaxDepth = 256  // parts
+	maxPart  = 255  // bytes of one part
 )
 
 // clean checks a name of an archive and returns it without "./", doubled slashes and the
@@ -24,8 +24,8 @@ func clean(name string, l Limits) (string, error) {
 		return "", refuse(name, "its name is empty")
 	case strings.IndexByte(name, 0) >= 0:
 		return "", refuse(name, "its name holds a NUL byte")
-	case len(name) > maxName:
-		return "", refuse(name, "its name is longer than %d bytes", maxName)
+	case len(name) > MaxName:
+		return "", refuse(name, "its name is longer than %d bytes", MaxName)
 	case name[0] == '/':
 		return "", refuse(name, "its name is absolute; names must be relative to the archive")
 	}
@@ -47,8 +47,8 @@ func clean(name string, l Limits) (string, error) {
 		case len(part) > maxPart:
 			return "", refuse(name, "a part of its name is longer than %d bytes", maxPart)
 		}
-		if depth++; depth > maxDepth {
-			return "", refuse(name, "it lies more than %d folders deep", maxDepth)
+		if depth++; depth > MaxDepth {
+			return "", refuse(name, "it lies more than %d folders deep", MaxDepth)
 		}
 	}
 	name = path.Clean(name)
@@ -66,7 +66,7 @@ func checkLink(name, clean, target string, rule Links) (check bool, err error) {
 		return false, refuse(name, "it is a symbolic link, which is not allowed here")
 	case target == "":
 		return false, refuse(name, "it is a symbolic link to nothing")
-	case strings.IndexByte(target, 0) >= 0 || len(target) > maxName:
+	case strings.IndexByte(target, 0) >= 0 || len(target) > MaxName:
 		return false, refuse(name, "it is a symbolic link with an impossible target")
 	case rule == AnyLinks:
 		return false, nil

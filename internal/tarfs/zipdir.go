@@ -342,7 +342,7 @@ func (p *zipParser) readLinks() error {
 		if e.Mode&fs.ModeSymlink == 0 {
 			continue
 		}
-		if e.Size > maxName {
+		if e.Size > MaxName {
 			return refuse(e.Name, "it is a symbolic link with an impossible target")
 		}
 		body := e.open()

@@ -72,19 +72,33 @@ func (b *Runner) input(ctx context.Context, c chosen, say func(string)) (cell.In
 	return in, nil
 }
 
-// errInvalid marks a buildpack that no further try will mend.
-var errInvalid = errors.New("malformed buildpack")
+// What no further try will mend.
+var (
+	errInvalid = errors.New("malformed buildpack")
+	errDigest  = errors.New("sha256 differs")
+)
 
 func invalid(name string, err error) error {
-	return &staging.Error{Reason: staging.BuildpackInvalid, Phase: staging.PhasePlan, Text: "buildpack " + name + " cannot be used", Err: err}
+	e := &staging.Error{Reason: staging.BuildpackInvalid, Phase: staging.PhasePlan, Text: "buildpack " + name + " cannot be used", Err: err}
+	switch {
+	case errors.Is(err, errInvalid):
+		e.Cure = "mend it, or name another"
+	case errors.Is(err, errDigest):
+		e.Cure = "if the change is meant, give the new digest"
+	}
+	return e
 }
 
 func unavailable(name string, err error) error {
-	if errors.Is(err, errInvalid) {
+	if errors.Is(err, errInvalid) || errors.Is(err, errDigest) {
 		return invalid(name, err)
 	}
-	return &staging.Error{Reason: staging.BuildpackUnavailable, Phase: staging.PhasePlan, Retryable: !errors.Is(err, fs.ErrNotExist),
+	e := &staging.Error{Reason: staging.BuildpackUnavailable, Phase: staging.PhasePlan, Retryable: true,
 		Text: "buildpack " + name + " could not be fetched", Err: err}
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Retryable, e.Cure = false, "is it spelled right, and may it be read?"
+	}
+	return e
 }
 
 // turn is whose turn it is to prepare a location.
@@ -163,7 +177,7 @@ func (b *Runner) local(ctx context.Context, p, want string) (archive, error) {
 		b.note(p, a)
 	}
 	if want != "" && want != a.sha256 {
-		return archive{}, fmt.Errorf("%w: %s has sha256 %s; the catalogue says %s", errInvalid, p, a.sha256, want)
+		return archive{}, fmt.Errorf("%w: the catalogue says %s, and %s has %s", errDigest, want, p, a.sha256)
 	}
 	return a, nil
 }

@@ -331,6 +331,37 @@ func TestZips(t *testing.T) {
 	assert.ErrorContains(t, err, "0000 was asked for")
 }
 
+// What a cell would refuse is refused before, with the buildpack's name and nothing to try again.
+func TestDamagedZips(t *testing.T) {
+	t.Parallel()
+	good := zipped(t, "bin/detect", "bin/compile")
+	header := bytes.Clone(good)
+	copy(header, "XX")
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"short":   {good[:len(good)-30], "malformed buildpack: the zip is damaged or cut short; mend it, or name another"},
+		"header":  {header, `malformed buildpack: the zip is damaged at "bin/detect"`},
+		"escapes": {zipped(t, "bin/detect", "../../x"), `malformed buildpack: its entry "../../x" leads out of it`},
+		"rooted":  {zipped(t, "bin/detect", "/etc/x"), `malformed buildpack: its entry "/etc/x" leads out of it`},
+		"dots":    {zipped(t, "bin/..detect", "./bin/detect"), ""},
+	} {
+		file := filepath.Join(dir, name+".zip")
+		require.NoError(t, os.WriteFile(file, c.data, 0o600))
+		_, err := open(t, buildpack.Config{Local: true}).Plan(t.Context(), stagingtest.Request("x", file), nil)
+		if c.want == "" {
+			assert.NoError(t, err, name)
+			continue
+		}
+		e := reason(t, err)
+		assert.Equal(t, staging.BuildpackInvalid, e.Reason, name)
+		assert.False(t, e.Retryable, name)
+		assert.Contains(t, e.Error(), "buildpack "+name+".zip cannot be used: "+c.want)
+	}
+}
+
 func TestGit(t *testing.T) {
 	t.Parallel()
 	needs.Tool(t, "git")
@@ -366,8 +397,19 @@ func TestGit(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"bin/", "bin/compile", "bin/detect"}, listTar(t, r, w.Layers[0].Source))
 
-	_, err = r.Plan(t.Context(), stagingtest.Request("x", srv.URL+"/none.git"), say)
-	assert.Equal(t, staging.BuildpackUnavailable, reason(t, err).Reason)
+	for path, want := range map[string]string{"/none.git": "/none.git/' not found", "/.git#nowhere": "invalid reference: nowhere"} {
+		_, err = r.Plan(t.Context(), stagingtest.Request("x", strings.Replace(srv.URL, "://", "://u:secret@", 1)+path), say)
+		e := reason(t, err)
+		assert.Equal(t, staging.BuildpackUnavailable, e.Reason)
+		assert.False(t, e.Retryable, path)
+		assert.Contains(t, e.Error(), want)
+		assert.Contains(t, e.Error(), "is it spelled right")
+		assert.NotContains(t, e.Error(), "secret")
+	}
+	// The cause is not in the last line of what git prints.
+	_, err = r.Plan(t.Context(), stagingtest.Request("x", "git://127.0.0.1:1/x"), say)
+	assert.True(t, reason(t, err).Retryable)
+	assert.Regexp(t, "git clone git://127.0.0.1:1/x: .*[Cc]onnection refused", err.Error())
 }
 
 func TestExitCodes(t *testing.T) {
@@ -385,6 +427,16 @@ func TestExitCodes(t *testing.T) {
 		assert.Equal(t, want, e.Reason, code)
 		assert.Equal(t, code, e.ExitStatus)
 		assert.Equal(t, "1.2", res.Buildpacks[0].Version, "what the builder wrote is known of failures too")
+	}
+	for line, want := range map[string]string{
+		"Failed to compile droplet: bin/compile is missing":                "buildpack go 1.2 failed to compile the app: bin/compile is missing (exit status 223); mend that in the buildpack",
+		"Failed to compile droplet: Failed to run finalize: exit status 1": "buildpack go 1.2 failed to compile the app (exit status 223); its last lines say why",
+	} {
+		s := stagingtest.Ended(cell.Work{}, 223)
+		s.Last = []string{"before", line, "Exit status 223"}
+		inline(&s, fmt.Sprintf(good, "go"))
+		_, err := r.Result(t.Context(), stagingtest.Request("x"), s)
+		assert.EqualError(t, err, "stage hello: "+want)
 	}
 	s := stagingtest.Ended(cell.Work{}, 137)
 	s.Exit.OutOfMemory = true

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,7 +40,7 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 	if resp.StatusCode != http.StatusOK {
 		err := fmt.Errorf("GET %s: %s", l.shown, resp.Status)
 		if resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
-			return archive{}, fmt.Errorf("%w: %w", errGone, err)
+			return archive{}, gone{err}
 		}
 		return archive{}, err
 	}
@@ -53,21 +54,23 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 		return archive{}, err
 	case size > b.cfg.MaxFetch:
 		_ = os.Remove(a.file)
-		return archive{}, fmt.Errorf("%w: %s is larger than %s", errInvalid, l.shown, bytesText(b.cfg.MaxFetch))
+		return archive{}, fmt.Errorf("%w: it is larger than %s", errInvalid, bytesText(b.cfg.MaxFetch))
 	case want != "" && a.sha256 != want:
 		_ = os.Remove(a.file)
-		return archive{}, fmt.Errorf("%w: %s has sha256 %s; %s was asked for", errInvalid, l.shown, a.sha256, want)
+		return archive{}, fmt.Errorf("%w: %s was asked for, and it has %s", errDigest, want, a.sha256)
 	}
 	if err := checkArchive(a.file); err != nil {
 		_ = os.Remove(a.file)
-		return archive{}, fmt.Errorf("%w (%s)", err, l.shown)
+		return archive{}, err
 	}
 	say(fmt.Sprintf("Downloaded buildpack `%s` (%s)", l.shown, bytesText(size)))
 	return a, nil
 }
 
-// errGone marks a location that will not answer better next time.
-var errGone = fmt.Errorf("%w", os.ErrNotExist)
+// gone is an error of a location that will not answer better next time.
+type gone struct{ error }
+
+func (gone) Is(target error) bool { return target == fs.ErrNotExist } //nolint:errorlint // a sentinel
 
 // clone fetches a git repository, its newest commit if the server can give that alone, and
 // packs it.
@@ -143,11 +146,33 @@ func (b *Runner) git(ctx context.Context, home string, args ...string) (string, 
 	case errors.Is(err, exec.ErrNotFound):
 		return "", fmt.Errorf("%w; install git on this machine, or give the URL of a zip", err)
 	}
-	text := strings.TrimSpace(stderr.String())
-	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
+	said := gitSaid(stderr.String())
+	if said == "" {
+		return "", err
 	}
-	return "", fmt.Errorf("%w: %s", err, text)
+	err = errors.New(said)
+	for _, never := range []string{"not found", "does not exist", "invalid reference", "did not match any"} {
+		if strings.Contains(said, never) {
+			return "", gone{err}
+		}
+	}
+	return "", err
+}
+
+// gitSaid takes the cause out of what git printed: its own word is the line that begins with
+// "fatal:", what the server or ssh said before may say more, and advice follows.
+func gitSaid(stderr string) string {
+	var said []string
+	for line := range strings.Lines(stderr) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		said = append(said, line)
+		if strings.HasPrefix(line, "fatal:") && !strings.HasSuffix(line, ":") {
+			break
+		}
+	}
+	return strings.Join(said[max(0, len(said)-3):], "; ")
 }
 
 // redacted takes a URL's password out of what git said.
@@ -155,7 +180,11 @@ func redacted(err error, l location) error {
 	if l.url == l.shown || !strings.Contains(err.Error(), l.url) {
 		return err
 	}
-	return errors.New(strings.ReplaceAll(err.Error(), l.url, l.shown))
+	clean := errors.New(strings.ReplaceAll(err.Error(), l.url, l.shown))
+	if errors.Is(err, fs.ErrNotExist) {
+		return gone{clean}
+	}
+	return clean
 }
 
 // bytesText writes a size as Cloud Foundry does: 1.2M.

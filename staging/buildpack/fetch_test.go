@@ -135,7 +135,7 @@ func TestWhatIsNoArchive(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	dir := t.TempDir()
 	r := open(t, buildpack.Config{Client: srv.Client(), Dir: dir}, buildpack.Entry{Name: "empty", Location: "dir:" + file})
-	for name, text := range map[string]string{srv.URL + "/x.zip": "begins with \"<!DOCTYPE", "empty": "neither zip, tar nor tar.gz"} {
+	for name, text := range map[string]string{srv.URL + "/x.zip": "begins with \"<!DOCTYPE", "empty": "the file is empty; mend it, or name another"} {
 		_, err := r.Plan(t.Context(), stagingtest.Request("x", name), nil)
 		e := reason(t, err)
 		assert.Equal(t, staging.BuildpackInvalid, e.Reason)

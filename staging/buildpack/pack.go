@@ -12,13 +12,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
 
-// checkArchive looks for bin in a zip, at the top or one folder down, before a cell is bothered.
+// checkArchive reads the directory of a zip and looks for bin, at the top or one folder down.
 // A tar, or a tar.gz, is left to the cell; anything else is no buildpack.
 func checkArchive(file string) error {
 	z, err := zip.OpenReader(file)
@@ -29,13 +30,22 @@ func checkArchive(file string) error {
 		return err
 	}
 	defer func() { _ = z.Close() }()
+	bin := false
 	for _, f := range z.File {
-		parts := strings.Split(path.Clean(f.Name), "/")
-		if parts[0] == "bin" || len(parts) > 1 && parts[1] == "bin" {
-			return nil
+		// A cell would refuse it, too; here the buildpack has a name.
+		if name := strings.TrimSuffix(f.Name, "/"); !fs.ValidPath(path.Clean(name)) || strings.Contains(name, "..") && slices.Contains(strings.Split(name, "/"), "..") {
+			return fmt.Errorf("%w: its entry %q leads out of it", errInvalid, f.Name)
 		}
+		if _, err := f.DataOffset(); err != nil {
+			return fmt.Errorf("%w: the zip is damaged at %q: %w", errInvalid, f.Name, err)
+		}
+		parts := strings.Split(path.Clean(f.Name), "/")
+		bin = bin || parts[0] == "bin" || len(parts) > 1 && parts[1] == "bin"
 	}
-	return fmt.Errorf("%w: it does not contain a /bin dir: %s", errInvalid, file)
+	if !bin {
+		return fmt.Errorf("%w: it does not contain a /bin dir", errInvalid)
+	}
+	return nil
 }
 
 func checkTar(file string) error {
@@ -53,7 +63,13 @@ func checkTar(file string) error {
 	if bytes.HasPrefix(head, []byte("\x1f\x8b")) || n == len(head) && n > 262 && string(head[257:262]) == "ustar" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is neither zip, tar nor tar.gz: it begins with %.30q", errInvalid, filepath.Base(file), head)
+	switch {
+	case len(head) == 0:
+		return fmt.Errorf("%w: the file is empty", errInvalid)
+	case bytes.HasPrefix(head, []byte("PK")):
+		return fmt.Errorf("%w: the zip is damaged or cut short", errInvalid)
+	}
+	return fmt.Errorf("%w: it is neither zip, tar nor tar.gz: it begins with %.30q", errInvalid, head)
 }
 
 // folderStamp changes when something in a folder does. It also sees to it that there is a bin.

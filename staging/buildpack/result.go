@@ -97,9 +97,10 @@ func explain(e *staging.Error, r staging.Request, s cell.Status, res staging.Res
 			bp := res.Buildpacks[n-1]
 			last = strings.TrimSpace("buildpack " + nonEmpty(bp.Name, bp.Key) + " " + bp.Version)
 		}
+		said := final(s.Last)
 		switch s.Exit.Code {
 		case exitDetect:
-			e.Reason = staging.NoAppDetected
+			e.Reason, said = staging.NoAppDetected, ""
 		case exitCompile, exitFinalize:
 			e.Reason, e.Text = staging.BuildpackCompileFailed, last+" failed to compile the app"
 		case exitRelease:
@@ -112,11 +113,36 @@ func explain(e *staging.Error, r staging.Request, s cell.Status, res staging.Res
 		default:
 			e.Text, e.Cure = "the builder failed", "its last lines say why"
 		}
+		if said != "" && e.Text != "" {
+			e.Text += ": " + said
+			if e.Cure = "mend that in the buildpack"; e.Reason == staging.StagingError {
+				e.Cure = "mend that" // the app's own Procfile, mostly
+			}
+		}
 	}
 	if p := fixedPath(s.Last); p != "" {
 		e.Cure = fmt.Sprintf("a script names %s, which exists only on cells with a root filesystem of their own: "+
 			"let it use its arguments and HOME instead, or stage on such a cell", p)
 	}
+}
+
+// final is what the builder said at its end, behind the words that are those of the exit
+// status, where that is more than how a script ended.
+func final(last []string) string {
+	for _, l := range slices.Backward(last) {
+		for _, begin := range []string{"Failed to compile droplet: ", "Failed to build droplet release: ", "Failed to run all supply scripts: ", "builder: "} {
+			if text, ok := strings.CutPrefix(l, begin); ok {
+				if strings.Contains(text, "exit status ") || strings.Contains(text, "signal: ") {
+					return ""
+				}
+				return text
+			}
+		}
+		if strings.HasPrefix(l, "Failed to read ") || strings.HasPrefix(l, "Failed to download ") {
+			return l
+		}
+	}
+	return ""
 }
 
 func nonEmpty(a, b string) string {

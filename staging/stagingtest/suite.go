@@ -245,6 +245,7 @@ func resultFailed(t *testing.T, s Subject) {
 		{cell.ReasonLost, staging.CellLost, true},
 		{cell.ReasonInput, staging.StagingError, true},
 		{cell.ReasonOutput, staging.StagingError, true},
+		{cell.ReasonArchive, staging.StagingError, false},
 		{cell.ReasonCreate, staging.StagingError, true},
 		{cell.ReasonInternal, staging.StagingError, true},
 	} {

@@ -101,6 +101,9 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 func extract(ctx context.Context, root *os.Root, dir string, r io.Reader, spool string) error {
 	// The names and links of a droplet are those of an app, and nothing to be checked here.
 	_, err := tarfs.Extract(ctx, root, dir, r, tarfs.Limits{Links: tarfs.AnyLinks, RawNames: true, Spool: spool})
+	if _, bad := errors.AsType[*tarfs.EntryError](err); bad {
+		return &cell.ArchiveError{Err: err}
+	}
 	if err != nil {
 		return err
 	}
