@@ -130,7 +130,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 type options struct {
 	app, name, command, listen, data string
 	buildpacks, env, share           list
-	catalogue, cell                  string
+	catalogue, cell, socket          string
 	memory, disk                     string
 	instances                        int
 	once                             bool
@@ -168,7 +168,8 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.command, "command", "", "start `command`, instead of the buildpack's")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`address` that the router listens on; port 0 takes a free one")
 	f.StringVar(&o.data, "data", "", "`folder` for blobs, state and instances; default: dewpoint-quickstart in the user's cache folder")
-	f.StringVar(&o.cell, "cell", "auto", "`kind` of cell: sandbox isolates what it runs, process does not; auto takes the strongest isolation that works here")
+	f.StringVar(&o.cell, "cell", "auto", "`kind` of cell: sandbox isolates what it runs, process does not; auto takes the strongest isolation that works here without root; containerd, as root, limits memory and more")
+	f.StringVar(&o.socket, "containerd", "", "`socket` of the containerd for -cell containerd; default: one is started, which ends with this program")
 	f.Var(&o.share, "share", "`folder` of this machine that builds and apps see inside a sandbox too, read-only, such as a toolchain; repeatable")
 	f.BoolVar(&o.once, "once", false, "end after the first request was answered")
 	switch err := f.Parse(args); {

@@ -131,7 +131,7 @@ func flags(data, dir string, more ...string) []string {
 // nothingLeft holds that no process of the cell and no instance's folder is left.
 func nothingLeft(t *testing.T, data string) {
 	t.Helper()
-	for _, dir := range []string{"cell/containers", "cell/making", "cell/trash", "blobs/tmp"} {
+	for _, dir := range []string{"cell/containers", "cell/making", "cell/trash", "blobs/tmp", "cell-containerd/containers", "cell-containerd/trash"} {
 		left, err := os.ReadDir(filepath.Join(data, filepath.FromSlash(dir)))
 		if !os.IsNotExist(err) {
 			require.NoError(t, err)
@@ -150,9 +150,17 @@ func nothingLeft(t *testing.T, data string) {
 // kinds runs f with each kind of cell and what the program says of its isolation.
 func kinds(t *testing.T, f func(t *testing.T, kind, isolation string)) {
 	t.Parallel()
-	for kind, isolation := range map[string]string{"process": "isolation none", "sandbox": "isolation namespaces"} {
+	for kind, isolation := range map[string]string{"process": "isolation none", "sandbox": "isolation namespaces", "containerd": "isolation containerd"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
+			if kind == "containerd" {
+				for _, tool := range []string{"containerd", "containerd-shim-runc-v2", "runc"} {
+					needs.Tool(t, tool)
+				}
+				if os.Geteuid() != 0 {
+					needs.Missing(t, "this is not root")
+				}
+			}
 			if kind == "sandbox" {
 				exe, err := quickstart()
 				require.NoError(t, err)
@@ -205,13 +213,20 @@ func testAKilledProgram(t *testing.T, kind, _ string) {
 	require.NotNil(t, port, s.read.String())
 	require.NoError(t, s.cmd.Process.Kill())
 	s.end()
-	addr := net.JoinHostPort("127.0.0.1", port[1])
+	addr, again := net.JoinHostPort("127.0.0.1", port[1]), flags(data, dir, "-once")
+	if kind == "containerd" { // it has a folder and addresses of its own
+		status, stdout, stderr := pushed(t, append(again, "-cell", kind)...)
+		require.Equal(t, 0, status, "%s%s", stdout, stderr)
+		assert.Contains(t, stdout, "An earlier run left hello running; it is ended now.")
+		nothingLeft(t, data)
+		return
+	}
 	resp, err := http.Get("http://" + addr + "/")
 	require.NoError(t, err, "the app runs on without the program")
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, 200, resp.StatusCode)
 
-	status, stdout, stderr := pushed(t, flags(data, dir, "-once")...)
+	status, stdout, stderr := pushed(t, again...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	assert.Contains(t, stdout, "An earlier run left hello running; it is ended now.")
 	_, err = net.Dial("tcp", addr)

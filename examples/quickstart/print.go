@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
 	"github.com/dewpoint-go/dewpoint/cell/local"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -54,9 +55,10 @@ func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform,
 
 // levels say what a level of isolation does not stop.
 var levels = map[string]string{
-	local.None:         "apps run as plain processes of this user; push only code you trust",
-	sandbox.Landlock:   "apps do not see this user's files, but use the machine's network and see its processes",
-	sandbox.Namespaces: "apps have files and processes of their own, but use the machine's network",
+	local.None:           "apps run as plain processes of this user; push only code you trust",
+	sandbox.Landlock:     "apps do not see this user's files, but use the machine's network and see its processes",
+	sandbox.Namespaces:   "apps have files and processes of their own, but use the machine's network",
+	containerd.Isolation: "apps have files and processes of their own",
 }
 
 func (pr *printer) progress(e dewpoint.Progress) {

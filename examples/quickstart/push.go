@@ -19,6 +19,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell/local"
 	"github.com/dewpoint-go/dewpoint/router"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
+	"github.com/dewpoint-go/dewpoint/state"
 	"github.com/dewpoint-go/dewpoint/state/sqlite"
 )
 
@@ -67,6 +68,9 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 	if runErr := <-ended; runErr != nil && err == nil {
 		err = runErr
 	}
+	if closeErr := c.Close(); err == nil {
+		err = closeErr
+	}
 	return err
 }
 
@@ -87,19 +91,28 @@ func platform(ctx context.Context, o *options) (*dewpoint.Platform, *local.Cell,
 	if err != nil {
 		return nil, nil, err
 	}
+	p, err := assemble(o, c, blobs, journal)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return p, c, nil
+}
+
+// assemble makes the platform.
+func assemble(o *options, c *local.Cell, blobs *blob.Dir, journal state.Journal) (_ *dewpoint.Platform, err error) {
 	catalogue := &buildpack.Catalogue{}
 	if o.catalogue != "" {
 		if catalogue, err = buildpack.Folder(o.catalogue); err != nil {
-			return nil, nil, usagef("-buildpacks: %w", err)
+			return nil, usagef("-buildpacks: %w", err)
 		}
 	}
 	runner, err := buildpack.New(buildpack.Config{
 		Catalogue: catalogue, Local: true, BaseEnv: toolEnv(c, o.share), Dir: filepath.Join(o.data, "buildpacks"),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	p, err := dewpoint.New(dewpoint.Config{
+	return dewpoint.New(dewpoint.Config{
 		Blobs:      blobs,
 		Runtime:    c,
 		Journal:    journal,
@@ -108,7 +121,6 @@ func platform(ctx context.Context, o *options) (*dewpoint.Platform, *local.Cell,
 		MinMatch:   -1, // files of any size need not be stored again
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
-	return p, c, err
 }
 
 // pushAndServe pushes the app, shows that it answers, and unless -once serves until ctx ends.
