@@ -75,6 +75,7 @@ type Agent struct {
 	known    bool // total is
 	jobs     map[string]*job
 	watchers map[*watcher]struct{}
+	changes  uint64          // of jobs, as State counts them
 	ctx      context.Context // of all jobs; set by Run
 	wg       sync.WaitGroup
 }
@@ -109,7 +110,7 @@ func New(c AgentConfig) (*Agent, error) {
 	}
 	return &Agent{cfg: c, adopted: make(chan struct{}), ended: make(chan struct{}),
 		probes: agenda{width: probesAtOnce, most: slowProbes}, disks: agenda{width: 1, most: 1},
-		jobs: map[string]*job{}, watchers: map[*watcher]struct{}{}}, nil
+		jobs: map[string]*job{}, watchers: map[*watcher]struct{}{}, changes: 1}, nil
 }
 
 // stopped is the cause of a job's end.
@@ -220,7 +221,7 @@ func (a *Agent) State(ctx context.Context) (State, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return State{ID: a.cfg.ID, Zone: a.cfg.Zone, Tags: slices.Clone(a.cfg.Tags), OptionalTags: slices.Clone(a.cfg.OptionalTags),
-		Total: total, Free: a.free(), Draining: a.closing || a.draining}, nil
+		Total: total, Free: a.free(), Draining: a.closing || a.draining, Changes: a.changes}, nil
 }
 
 // Drain makes the cell refuse new work (on), which State tells, or take it again. What runs goes

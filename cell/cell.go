@@ -44,6 +44,9 @@ type State struct {
 	Free  Resources `json:"free"`
 	// Draining: it takes no more work; what runs goes on.
 	Draining bool `json:"draining,omitempty"`
+	// Changes counts, from any number on, what Watch has to tell. If it is ahead of the newest
+	// Event's for long, that Watch is stuck. 0: the cell does not count.
+	Changes uint64 `json:"changes,omitempty"`
 }
 
 // Phase is where a work stands.
@@ -131,6 +134,8 @@ type Event struct {
 	Gone bool `json:"gone,omitempty"`
 	// Synced comes once, after all that was known.
 	Synced bool `json:"synced,omitempty"`
+	// Changes, if not 0, says that this Watch has told all that State had counted then.
+	Changes uint64 `json:"changes,omitempty"`
 }
 
 // RefusedError says that a cell did not take a work, which may be placed elsewhere.

@@ -26,17 +26,20 @@ func (w *watcher) tell(id string, e Event) {
 	}
 }
 
-// take returns and forgets what w holds.
-func (a *Agent) take(w *watcher) []Event {
+// take returns and forgets what w holds, and what is counted with that.
+func (a *Agent) take(w *watcher) (all []Event, changes uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make([]Event, len(w.order))
+	all = make([]Event, len(w.order))
 	for i, id := range w.order {
 		all[i] = w.pending[id]
 	}
+	if len(all) > 0 {
+		all[len(all)-1].Changes = a.changes
+	}
 	clear(w.pending)
 	w.order = w.order[:0]
-	return all
+	return all, a.changes
 }
 
 // add makes a job known; a.mu is held.
@@ -47,6 +50,7 @@ func (a *Agent) add(j *job) {
 
 // publish tells all watchers of a job's status; a.mu is held.
 func (a *Agent) publish(j *job) {
+	a.changes++
 	for w := range a.watchers {
 		w.tell(j.work.ID, Event{Status: j.status.clone()})
 	}
@@ -57,6 +61,7 @@ func (a *Agent) forget(j *job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.jobs, j.work.ID)
+	a.changes++
 	for w := range a.watchers {
 		w.tell(j.work.ID, Event{Status: j.status.clone(), Gone: true})
 	}
@@ -84,13 +89,14 @@ func (a *Agent) Watch(ctx context.Context) iter.Seq2[Event, error] {
 			a.mu.Unlock()
 		}()
 		for synced := false; ; {
-			for _, e := range a.take(w) {
+			events, changes := a.take(w)
+			for _, e := range events {
 				if ctx.Err() != nil || !yield(e, nil) {
 					return
 				}
 			}
 			if !synced {
-				if synced = true; !yield(Event{Synced: true}, nil) {
+				if synced = true; !yield(Event{Synced: true, Changes: changes}, nil) {
 					return
 				}
 			}
@@ -106,7 +112,8 @@ func (a *Agent) Watch(ctx context.Context) iter.Seq2[Event, error] {
 			case <-ctx.Done():
 				return
 			case <-a.ended:
-				for _, e := range a.take(w) { // what came with the end
+				events, _ := a.take(w) // what came with the end
+				for _, e := range events {
 					if !yield(e, nil) {
 						return
 					}

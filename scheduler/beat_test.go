@@ -172,6 +172,75 @@ func TestACellThatDoesNotTell(t *testing.T) {
 	})
 }
 
+// countless is a cell that does not count its changes.
+type countless struct{ *schedulertest.Cell }
+
+func (c countless) State(ctx context.Context) (cell.State, error) {
+	st, err := c.Cell.State(ctx)
+	st.Changes = 0
+	return st, err
+}
+
+func (c countless) Watch(ctx context.Context) iter.Seq2[cell.Event, error] {
+	return func(yield func(cell.Event, error) bool) {
+		for e, err := range c.Cell.Watch(ctx) {
+			if e.Changes = 0; !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// A Watch that stays open and tells nothing any more is noticed by what the cell counts; one of a
+// cell that does not count, later.
+func TestAWatchThatIsStuck(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c1 := &hangs{Cell: schedulertest.New(schedulertest.Config{ID: "c1"})}
+		c2, c3 := schedulertest.New(schedulertest.Config{ID: "c2"}), schedulertest.New(schedulertest.Config{ID: "c3"})
+		s := started(t, scheduler.Config{Cells: []cell.Cell{c1, c2, countless{c3}}})
+		before := apply(t, s, web("a", 3))
+		had := c1.watches.Load()
+		time.Sleep(time.Hour)
+		require.Equal(t, had, c1.watches.Load(), "a Watch that has nothing to tell is left alone")
+
+		c1.Stick()
+		c3.Stick()
+		c1.Finish(before[0].GUID, 1)
+		c3.Finish(before[2].GUID, 1)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, guids(before), guids(instances(t, s, "a")))
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		after := instances(t, s, "a")
+		assert.Equal(t, 1, after[0].Crashes)
+		assert.Equal(t, lrp.Running, after[0].State)
+		assert.Equal(t, before[2].GUID, after[2].GUID)
+		assert.Equal(t, had+1, c1.watches.Load())
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		assert.Equal(t, 1, instances(t, s, "a")[2].Crashes)
+
+		c1.Stick()
+		c1.mute.Store(true) // and the next one does not come
+		for _, in := range instances(t, s, "a") {
+			if in.Cell == "c1" {
+				c1.Finish(in.GUID, 1)
+			}
+		}
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		cells, err := s.Cells(t.Context())
+		require.NoError(t, err)
+		assert.True(t, cells[0].Lost)
+		assert.Contains(t, cells[0].Why, "it answers, but for ")
+		for _, in := range instances(t, s, "a") {
+			assert.NotEqual(t, "c1", in.Cell)
+			assert.Equal(t, lrp.Running, in.State)
+		}
+	})
+}
+
 // One that never answers is told of too, though nobody knows its name.
 func TestACellThatNeverAnswers(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -27,6 +27,9 @@ type Member struct {
 	away    bool // Remove was called, or it is left out
 	heard   time.Time
 	mute    time.Time // since when it has not told what it runs; zero: it has
+	told    uint64    // the changes that its Watch has told, as it counts them
+	owed    uint64    // more, which it has counted since; 0: none
+	owes    time.Time // since when; for a cell that does not count, when it told something last
 	why     string    // it is not reachable
 }
 
@@ -105,6 +108,7 @@ func (c *Core) Answered(m *Member, st cell.State, now time.Time) {
 		return
 	}
 	m.lost = m.lost && !m.synced
+	c.unstick(m, st.Changes, now)
 	c.listen(m, now)
 	before := m.view
 	m.retires = st.Draining
@@ -118,6 +122,35 @@ func (c *Core) Answered(m *Member, st cell.State, now time.Time) {
 		c.roomier(m.id, now)
 		c.balancing = c.maxMoves > 0
 	}
+}
+
+// recheck is after how many times LostAfter a Watch is begun anew of a cell that does not count
+// its changes, and tells none: it cannot be known to be stuck.
+const recheck = 50
+
+// unstick has a Watch begun anew that does not tell what the cell says has changed. If the new
+// one tells nothing either, the cell counts as lost, as any other that does not tell.
+func (c *Core) unstick(m *Member, changes uint64, now time.Time) {
+	switch {
+	case !m.synced:
+		return
+	case changes == 0:
+		if now.Sub(m.owes) >= recheck*c.lostAfter {
+			m.owes = now
+			c.do(Effect{Op: OpWatch, On: m})
+		}
+		return
+	case m.owed <= m.told:
+		if m.owed = 0; changes > m.told {
+			m.owed, m.owes = changes, now
+		}
+		return
+	case now.Sub(m.owes) < c.lostAfter:
+		return
+	}
+	c.log.Warn("a cell's Watch is stuck; it is begun anew", "cell", m.id, "changes", changes, "told", m.told)
+	m.synced, m.mute = false, m.owes
+	c.do(Effect{Op: OpWatch, On: m})
 }
 
 // listen has a cell that answers, and does not tell what it runs, watched anew now and then. It
@@ -220,7 +253,10 @@ func (c *Core) lose(m *Member) {
 }
 
 // Watching tells that a Watch of a cell begins.
-func (c *Core) Watching(m *Member) { m.epoch++ }
+func (c *Core) Watching(m *Member) {
+	m.epoch++
+	m.told, m.owed = 0, 0
+}
 
 // Unwatched tells that a Watch of a cell has ended.
 func (c *Core) Unwatched(m *Member) { m.synced = false }
@@ -231,6 +267,9 @@ func (c *Core) Event(m *Member, e cell.Event, now time.Time) {
 		return
 	}
 	m.heard, m.misses = now, 0
+	if m.told = max(m.told, e.Changes); e.Changes == 0 {
+		m.owes = now
+	}
 	id := e.Status.ID
 	switch {
 	case e.Synced:

@@ -299,16 +299,27 @@ func testWatch(t *testing.T, c Cell) {
 		ended(t, c, c.work(id, "exit=0"))
 	}
 	seen := map[string]bool{}
+	synced, told := false, uint64(0)
 	for e, err := range c.Watch(t.Context()) {
 		must(t, err)
+		told = max(told, e.Changes)
 		if e.Synced {
-			break
+			synced = true
+			for _, id := range ids(5) {
+				if !seen[id] {
+					t.Errorf("%s is not told before Synced", id)
+				}
+			}
+			must(t, c.Stop(t.Context(), ids(1)[0]))
 		}
 		seen[e.Status.ID] = e.Status.Phase == cell.PhaseDone
-	}
-	for _, id := range ids(5) {
-		if !seen[id] {
-			t.Errorf("%s is not told before Synced", id)
+		st, err := c.State(t.Context())
+		must(t, err)
+		if told > st.Changes {
+			t.Errorf("Watch has told %d changes, State counts %d", told, st.Changes)
+		}
+		if synced && e.Gone && told == st.Changes {
+			return // all that is counted is told
 		}
 	}
 }

@@ -209,7 +209,7 @@ func (w *world) checkStray() {
 		}
 	}
 	for _, m := range w.cells {
-		disturbed := !m.reachable() || m.link == nil || m.link.left || m.link.hangs || w.users.removed[m.id]
+		disturbed := !m.reachable() || m.link == nil || m.link.left || m.link.hangs || m.link.stuck || w.users.removed[m.id]
 		for _, id := range m.ids() {
 			key := m.id + " " + id
 			if x := m.works[id]; !x.live() || wanted[key] || w.users.attends[id] || disturbed {

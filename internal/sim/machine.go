@@ -28,6 +28,7 @@ type machine struct {
 	calm     time.Time // since when nothing disturbed what goes between it and the platform
 	starts   int
 	stops    int
+	changes  uint64 // as State counts them
 }
 
 type work struct {
@@ -47,7 +48,7 @@ func (m *machine) total() cell.Resources {
 }
 
 func (m *machine) state() cell.State {
-	return cell.State{ID: m.id, Zone: m.zone, Tags: m.tags, OptionalTags: m.optional, Total: m.total(), Draining: m.retiring}
+	return cell.State{ID: m.id, Zone: m.zone, Tags: m.tags, OptionalTags: m.optional, Total: m.total(), Draining: m.retiring, Changes: m.changes + 1}
 }
 
 func (m *machine) used() (memory int64, n int) {
@@ -158,14 +159,15 @@ func (m *machine) stop(id string) {
 func (m *machine) forget(id string) {
 	delete(m.works, id)
 	m.w.note("%s forgets %s", m.id, id)
-	if m.link != nil {
-		m.link.push(cell.Event{Status: cell.Status{ID: id, Phase: cell.PhaseDone}, Gone: true})
-	}
+	m.tell(cell.Event{Status: cell.Status{ID: id, Phase: cell.PhaseDone}, Gone: true})
 }
 
-func (m *machine) emit(x *work) {
-	if m.link != nil {
-		m.link.push(cell.Event{Status: x.status})
+func (m *machine) emit(x *work) { m.tell(cell.Event{Status: x.status}) }
+
+func (m *machine) tell(e cell.Event) {
+	m.changes++
+	if e.Changes = m.changes + 1; m.link != nil {
+		m.link.push(e)
 	}
 }
 
@@ -175,7 +177,7 @@ func (m *machine) all() []cell.Event {
 	for _, id := range m.ids() {
 		events = append(events, cell.Event{Status: m.works[id].status})
 	}
-	return append(events, cell.Event{Synced: true})
+	return append(events, cell.Event{Synced: true, Changes: m.changes + 1})
 }
 
 // The faults of a cell.
@@ -209,6 +211,14 @@ func (m *machine) hush(d time.Duration) {
 	m.mute = true
 	m.breakStream()
 	m.w.after(d, func() { m.mute = false })
+}
+
+// stick has the Watch that is open tell nothing any more.
+func (m *machine) stick() {
+	if l := m.link; l != nil && l.open {
+		m.w.note("the Watch of %s is stuck", m.id)
+		l.stuck = true
+	}
 }
 
 // reboot loses all works.

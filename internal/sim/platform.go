@@ -217,6 +217,7 @@ type link struct {
 	stream  uint64
 	open    bool
 	hangs   bool         // the stream that was asked for never comes
+	stuck   bool         // the open one tells nothing any more
 	pending []cell.Event // that a partition holds back
 	last    time.Time    // when the newest event arrives
 	retires bool         // what the cell said last of its draining
@@ -324,7 +325,7 @@ func (l *link) cut() {
 		return
 	}
 	l.stream++
-	l.open, l.hangs, l.pending = false, false, nil
+	l.open, l.hangs, l.stuck, l.pending = false, false, false, nil
 	l.p.core.Unwatched(l.member)
 	l.p.kick()
 	l.connect(l.stream)
@@ -368,7 +369,7 @@ func (l *link) push(e cell.Event) {
 	stream := l.stream
 	w.after(d, func() {
 		switch {
-		case l.gone() || stream != l.stream:
+		case l.gone() || stream != l.stream || l.stuck:
 		case !l.m.reachable() || len(l.pending) > 0:
 			l.pending = append(l.pending, e)
 		default:
@@ -394,6 +395,9 @@ func (l *link) resume(whole bool) {
 	}
 	held := l.pending
 	l.pending = nil
+	if l.stuck {
+		return
+	}
 	for _, e := range held {
 		l.deliver(e)
 	}

@@ -200,7 +200,7 @@ func (w *world) disturb() {
 // fault lets one of them happen.
 func (w *world) fault() {
 	m := w.cells[w.rng.IntN(len(w.cells))]
-	switch w.rng.IntN(17) {
+	switch w.rng.IntN(18) {
 	case 0, 1:
 		m.partition(w.between(500*time.Millisecond, 40*time.Second))
 	case 2:
@@ -227,6 +227,8 @@ func (w *world) fault() {
 		w.users.removeCell(w, m)
 	case 13:
 		m.hush(w.between(5*time.Second, 40*time.Second))
+	case 14:
+		m.stick()
 	default:
 		w.users.act(w)
 	}

@@ -48,6 +48,7 @@ type Cell struct {
 	fail     func(cell.Work) (done bool, err error)
 	failStop func(id string) (done bool, err error)
 	draining bool
+	deaf     chan struct{} // closed to have every open Watch stick
 	ports    int
 	starts   int
 	stops    int
@@ -81,7 +82,7 @@ func New(c Config) *Cell {
 	if c.Slots == 0 {
 		c.Slots = 10_000
 	}
-	return &Cell{cfg: c, works: map[string]*work{}, changed: make(chan struct{}), cuts: make(chan struct{}), ports: 60000}
+	return &Cell{cfg: c, works: map[string]*work{}, changed: make(chan struct{}), cuts: make(chan struct{}), deaf: make(chan struct{}), ports: 60000}
 }
 
 // ID returns the cell's id.
@@ -112,8 +113,12 @@ func (c *Cell) State(ctx context.Context) (cell.State, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	total := cell.Resources{Memory: c.cfg.Memory, Disk: c.cfg.Disk, Containers: c.cfg.Slots, Isolation: "memory", Stacks: slices.Clone(c.cfg.Stacks)}
-	return cell.State{ID: c.cfg.ID, Zone: c.cfg.Zone, Tags: slices.Clone(c.cfg.Tags), Total: total, Free: c.free(total), Draining: c.draining}, nil
+	return cell.State{ID: c.cfg.ID, Zone: c.cfg.Zone, Tags: slices.Clone(c.cfg.Tags), Total: total, Free: c.free(total), Draining: c.draining,
+		Changes: c.count()}, nil
 }
+
+// count is the State's Changes; c.mu is held.
+func (c *Cell) count() uint64 { return uint64(len(c.trail)) + 1 }
 
 func (c *Cell) free(r cell.Resources) cell.Resources {
 	for _, w := range c.works {
@@ -242,20 +247,20 @@ func (c *Cell) Watch(ctx context.Context) iter.Seq2[cell.Event, error] {
 			return
 		}
 		c.mu.Lock()
-		at, cuts := len(c.trail), c.cuts
-		first := c.statuses()
+		at, cuts, deaf := len(c.trail), c.cuts, c.deaf
+		first, changes := c.statuses(), c.count()
 		c.mu.Unlock()
 		for _, s := range first {
 			if !yield(cell.Event{Status: s}, nil) {
 				return
 			}
 		}
-		if !yield(cell.Event{Synced: true}, nil) {
+		if !yield(cell.Event{Synced: true, Changes: changes}, nil) {
 			return
 		}
 		for {
 			c.mu.Lock()
-			changed := c.changed
+			changed, changes := c.changed, c.count()
 			var events []cell.Event
 			for ; at < len(c.trail); at++ {
 				m := c.trail[at]
@@ -266,7 +271,16 @@ func (c *Cell) Watch(ctx context.Context) iter.Seq2[cell.Event, error] {
 				}
 			}
 			c.mu.Unlock()
-			for _, e := range events {
+			select {
+			case <-deaf:
+				<-ctx.Done()
+				return
+			default:
+			}
+			for i, e := range events {
+				if i == len(events)-1 {
+					e.Changes = changes
+				}
 				if c.answer(ctx) != nil || !yield(e, nil) {
 					return
 				}

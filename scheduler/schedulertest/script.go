@@ -119,6 +119,14 @@ func (c *Cell) Cut() {
 	c.cuts = make(chan struct{})
 }
 
+// Stick has every Watch that is open say nothing more, though it does not end; new ones work.
+func (c *Cell) Stick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.deaf)
+	c.deaf = make(chan struct{})
+}
+
 // Refuse makes Start refuse with what fn returns unless that is ""; nil: refuse nothing.
 func (c *Cell) Refuse(fn func(cell.Work) string) {
 	c.mu.Lock()
