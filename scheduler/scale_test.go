@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -196,23 +197,45 @@ func BenchmarkReplace(b *testing.B) {
 
 // BenchmarkQuality places as BenchmarkFill does and reports how well: the standard deviation of
 // the cells' memory in percent of a cell, the worst imbalance of an app over zones, and the most
-// instances of one app on a cell.
+// instances of one app on a cell. Works come one by one or so many at a time, and run when the next come.
 func BenchmarkQuality(b *testing.B) {
 	for _, size := range []struct{ cells, instances int }{{10, 1_000}, {100, 10_000}, {1_000, 100_000}, {5_000, 250_000}} {
-		b.Run(fmt.Sprintf("cells=%d/instances=%d", size.cells, size.instances), func(b *testing.B) {
-			for b.Loop() {
-				v := benchCluster(size.cells)
-				for i := range size.instances {
-					w := wants(fmt.Sprint("app-", i/10), i%10, int64(1+i%4)<<8)
-					id, err := Spread{}.Place(w, v)
-					if err != nil {
-						b.Fatal(err)
-					}
-					v.Commit(w, id)
-				}
-				reportQuality(b, v)
+		for _, batch := range []int{1, 1_000, 10_000} {
+			if batch > size.instances {
+				continue
 			}
-		})
+			b.Run(fmt.Sprintf("cells=%d/instances=%d/batch=%d", size.cells, size.instances, batch), func(b *testing.B) {
+				for b.Loop() {
+					v := benchCluster(size.cells)
+					all := make([]Want, size.instances)
+					for i := range all {
+						all[i] = wants(fmt.Sprint("app-", i/10), i%10, int64(1+i%4)<<8)
+					}
+					for ws := range slices.Chunk(all, batch) {
+						placeBatch(b, v, ws)
+					}
+					reportQuality(b, v)
+				}
+				b.ReportMetric(float64(size.instances)*float64(b.N)/b.Elapsed().Seconds(), "placed/s")
+			})
+		}
+	}
+}
+
+// placeBatch places works in Order and has them run.
+func placeBatch(b *testing.B, v *View, ws []Want) {
+	Order(ws)
+	on := make([]*CellView, len(ws))
+	for i, w := range ws {
+		id, err := Spread{}.Place(w, v)
+		if err != nil {
+			b.Fatal(err)
+		}
+		v.Commit(w, id)
+		on[i] = v.Cell(id)
+	}
+	for _, c := range on {
+		v.started(c, false)
 	}
 }
 
