@@ -75,6 +75,9 @@ func (c *Core) setFor(kind alarmKind, id string, at time.Time) {
 // wake returns the time of the next Step.
 func (c *Core) wake(now time.Time) time.Time {
 	if c.Pending() {
+		if len(c.out)+len(c.confirmed) == 0 && now.Before(c.retry) {
+			return c.retry
+		}
 		return now
 	}
 	var at time.Time

@@ -29,6 +29,7 @@ type Core struct {
 
 	phase     phase
 	failed    bool      // the last Step could not store
+	retry     time.Time // until then nothing is stored, because that has failed
 	patience  time.Time // until then cells that say nothing are waited for
 	strangers time.Time // until then, instances on cells that are not known are left alone
 	awaited   bool      // there are such
@@ -48,7 +49,7 @@ type Core struct {
 	dirtyT     map[string]struct{} // tasks
 	dirtyA     map[string]struct{} // attended tasks
 	before     []lrp.Row           // as they were, those that users changed
-	unsure     []check             // works whose rows a Step changed without a certain answer
+	unsure     []lrp.Occupancy     // works whose rows a Step changed without a certain answer
 	unplaced   map[lrp.ID]struct{}
 	waiting    map[string]struct{}             // tasks without a place
 	limited    map[lrp.ID]struct{}             // held up by the starting limit
@@ -155,7 +156,7 @@ func (c *Core) Step(ctx context.Context, now time.Time) (Effects, error) {
 		c.phase = deciding
 	}
 	var err error
-	if c.phase != listening {
+	if c.phase != listening && !now.Before(c.retry) {
 		var stored bool
 		if stored, err = c.pass(ctx, now); err == nil {
 			if c.checkWorks && stored {

@@ -90,25 +90,23 @@ func (c *Core) undo(t *turn, others []lrp.Row, all bool, ids []lrp.ID, taskIDs, 
 	// It may be stored all the same. Until that is certain the rows that can be read hold what
 	// they held before.
 	for i := range t.before {
-		c.unsure = append(c.unsure, c.checksOf(&t.before[i])...)
+		all, n := t.before[i].Occupants()
+		c.unsure = append(c.unsure, all[:n]...)
 	}
 	for _, was := range t.beforeT {
-		if m := c.members[was.Cell]; m != nil && was.GUID != "" {
-			c.unsure = append(c.unsure, check{m, was.GUID})
-		}
+		c.unsure = append(c.unsure, lrp.Occupancy{Cell: was.Cell, GUID: was.GUID})
 	}
-	at := t.now.Add(retryStore)
-	if all {
-		c.set(alarm{at: at, kind: alarmAll})
-	}
+	// All of it is looked at again, but not at once: what is taken back here seems to make room.
+	c.retry = t.now.Add(retryStore)
+	c.all = c.all || all
 	for _, id := range ids {
-		c.setFor(alarmLRP, string(id), at)
+		c.dirty[id] = struct{}{}
 	}
 	for _, id := range taskIDs {
-		c.setFor(alarmTask, id, at)
+		c.dirtyT[id] = struct{}{}
 	}
 	for _, id := range attends {
-		c.setFor(alarmAttended, id, at)
+		c.dirtyA[id] = struct{}{}
 	}
 	for _, a := range t.tell {
 		c.tell(a) // nothing of it is to be stored
@@ -151,14 +149,15 @@ func (c *Core) done(t *turn, others []lrp.Row, ids []lrp.ID, taskIDs []string) {
 			delete(c.moving, r.Key())
 		}
 	}
-	for _, x := range c.unsure {
-		c.checks.add(x)
+	for _, x := range c.unsure { // by name: a cell that had not answered then may have by now
+		c.check(x.Cell, x.GUID)
 	}
 	c.unsure = nil
 	for _, list := range [][]lrp.Row{t.before, others} {
 		for i := range list {
-			for _, x := range c.checksOf(&list[i]) {
-				c.checks.add(x)
+			all, n := list[i].Occupants()
+			for _, x := range all[:n] {
+				c.check(x.Cell, x.GUID)
 			}
 		}
 	}
@@ -202,17 +201,7 @@ func (t *turn) write(tx *state.Tx) error {
 	return nil
 }
 
-// checksOf names the works of a row.
-func (c *Core) checksOf(r *lrp.Row) (checks []check) {
-	all, n := r.Occupants()
-	for _, o := range all[:n] {
-		if m := c.members[o.Cell]; m != nil {
-			checks = append(checks, check{m, o.GUID})
-		}
-	}
-	return checks
-}
-
+// check has a work looked at, whether anybody wants it.
 func (c *Core) check(cellID, guid string) {
 	if m := c.members[cellID]; m != nil && guid != "" {
 		c.checks.add(check{m, guid})

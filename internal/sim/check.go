@@ -21,7 +21,7 @@ type observed struct {
 	exits map[string]int            // how works ended, as their cells know
 	stray map[string]time.Time      // works that nobody wants, and since when
 	sent  map[string]bool           // works that were sent once
-	heard map[string]bool           // works of whose end this life of the platform has heard
+	heard map[string]time.Time      // works of whose end this life of the platform has heard, and when
 	told  map[string]bool           // and stored
 	// excused are works that their cell lost by itself, or that were cancelled: they may begin a
 	// second time if a Start was made twice, and are stopped then.
@@ -31,16 +31,16 @@ type observed struct {
 func newObserved() observed {
 	return observed{
 		rows: map[string]lrp.Row{}, tasks: map[string]scheduler.Task{}, runs: map[string]int{}, exits: map[string]int{}, stray: map[string]time.Time{},
-		sent: map[string]bool{}, heard: map[string]bool{}, told: map[string]bool{}, excused: map[string]bool{},
+		sent: map[string]bool{}, heard: map[string]time.Time{}, told: map[string]bool{}, excused: map[string]bool{},
 	}
 }
 
 func (o *observed) newLife() { clear(o.heard) }
 
 // tells takes note of what the platform hears.
-func (o *observed) tells(e cell.Event) {
-	if e.Status.Phase == cell.PhaseDone && !e.Gone && e.Status.Work != nil && e.Status.Work.LRP == "" {
-		o.heard[e.Status.ID] = true
+func (o *observed) tells(w *world, e cell.Event) {
+	if _, had := o.heard[e.Status.ID]; !had && e.Status.Phase == cell.PhaseDone && !e.Gone && e.Status.Work != nil && e.Status.Work.LRP == "" {
+		o.heard[e.Status.ID] = w.now
 	}
 }
 
@@ -161,6 +161,13 @@ func (o *observed) checkRow(w *world, p *platform, r *lrp.Row) {
 	}
 }
 
+// knew tells whether the end of a work was heard of before what is stored now was decided: what could
+// not be stored at first is stored as it was.
+func (o *observed) knew(w *world, id string) bool {
+	at, heard := o.heard[id]
+	return heard && (at.Before(w.journal.began) || at.After(w.journal.ended))
+}
+
 // checkOutcome: what is stored of a task is what its cell said.
 func (o *observed) checkOutcome(w *world, t *scheduler.Task) {
 	code, ended := o.exits[t.GUID]
@@ -169,7 +176,7 @@ func (o *observed) checkOutcome(w *world, t *scheduler.Task) {
 		w.problem("%s is stored as %+v, its cell said %d %v", t.ID, t, code, ended)
 	case !t.Failed && t.Exit == nil:
 		w.problem("%s is a success without an exit", t.ID)
-	case t.Exit == nil && o.told[t.GUID] && (strings.Contains(t.Failure, "disappeared") || strings.Contains(t.Failure, "does not exist")):
+	case t.Exit == nil && (o.told[t.GUID] || o.knew(w, t.GUID)) && (strings.Contains(t.Failure, "disappeared") || strings.Contains(t.Failure, "does not exist")):
 		w.problem("%s: its end was told, and it is stored as %q", t.ID, t.Failure)
 	}
 }

@@ -28,8 +28,18 @@ type platform struct {
 }
 
 func (j *journal) Commit(ctx context.Context, b state.Batch) error {
-	if !j.planned {
+	out := j.w.now.Before(j.out)
+	if !j.planned && !out {
+		if j.failing {
+			j.failing, j.ended = false, j.w.now
+		}
 		return j.Memory.Commit(ctx, b)
+	}
+	if !j.failing {
+		j.failing, j.began = true, j.w.now
+	}
+	if !j.planned {
+		j.done, j.fatal = false, false
 	}
 	j.planned = false
 	j.w.note("the journal fails, done %v, fatal %v", j.done, j.fatal)
@@ -379,7 +389,7 @@ func (l *link) push(e cell.Event) {
 }
 
 func (l *link) deliver(e cell.Event) {
-	l.p.w.watch.tells(e)
+	l.p.w.watch.tells(l.p.w, e)
 	l.p.core.Event(l.member, e, l.p.w.now)
 	l.p.kick()
 }

@@ -200,7 +200,7 @@ func (w *world) disturb() {
 // fault lets one of them happen.
 func (w *world) fault() {
 	m := w.cells[w.rng.IntN(len(w.cells))]
-	switch w.rng.IntN(18) {
+	switch w.rng.IntN(19) {
 	case 0, 1:
 		m.partition(w.between(500*time.Millisecond, 40*time.Second))
 	case 2:
@@ -229,9 +229,25 @@ func (w *world) fault() {
 		m.hush(w.between(5*time.Second, 40*time.Second))
 	case 14:
 		m.stick()
+	case 15:
+		w.fail(w.between(time.Second, 20*time.Second))
 	default:
 		w.users.act(w)
 	}
+}
+
+// fail has the journal store nothing for a while. A task may end in that time, and its cell be lost
+// before it can be stored.
+func (w *world) fail(d time.Duration) {
+	w.note("the journal stores nothing for %v", d)
+	w.journal.out = w.now.Add(d)
+	m := w.cells[w.rng.IntN(len(w.cells))]
+	w.after(d/4, func() {
+		if x := m.pick(func(x *work) bool { return x.live() && x.w.LRP == "" }); x != nil {
+			m.finish(x, w.rng.IntN(2))
+		}
+	})
+	w.after(d/2, func() { m.reboot(w.between(100*time.Millisecond, 2*time.Second)) })
 }
 
 // heal ends all faults.
@@ -253,9 +269,13 @@ type journal struct {
 	*state.Memory
 	w       *world
 	planned bool
-	done    bool // the batch is made though its answer is lost
-	fatal   bool // the platform dies of it
+	done    bool      // the batch is made though its answer is lost
+	fatal   bool      // the platform dies of it
+	out     time.Time // until then nothing can be stored
+	failing bool      // it failed the last time
+	began   time.Time // and since when it had, the last time that it failed,
+	ended   time.Time // and until when
 }
 
 func (j *journal) plan(done, fatal bool) { j.planned, j.done, j.fatal = true, done, fatal }
-func (j *journal) clear()                { j.planned = false }
+func (j *journal) clear()                { j.planned, j.out = false, time.Time{} }
