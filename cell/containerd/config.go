@@ -1,7 +1,9 @@
 package containerd
 
 import (
+	"fmt"
 	"log/slog"
+	"net/netip"
 
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -37,8 +39,18 @@ type Config struct {
 	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
 	// folders. HOME, USER and TMPDIR come before it.
 	Env []string
-	// Host is the address at which ports are reached; "": "127.0.0.1".
-	Host string
+	// HostNetwork gives containers this machine's network, with a port of it for each of theirs, which is reached at
+	// Host ("": "127.0.0.1"). Else each has a network of its own, with an address of Subnet, that no other instance reaches.
+	HostNetwork bool
+	Host        string
+	// Subnet is where addresses are taken from, by any number of cells of a machine. Zero: 10.254.0.0/16.
+	Subnet netip.Prefix
+	// Egress says what containers may reach; the first rule that fits decides, and what fits none is refused. Nil: everything.
+	// In any case refused are other instances, link-local addresses, and this machine itself but for what a rule
+	// allows that names one address (a /32). Names are resolved in any case.
+	Egress []Rule
+	// DNS is who resolves names. Nil: who does for this machine, as far as that can be reached from a container.
+	DNS []netip.Addr
 	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
 	// has, and 250 containers.
 	Memory, Disk int64
@@ -48,6 +60,30 @@ type Config struct {
 	KeepBytes  int64
 	// Logger gets what fails in the background; nil discards.
 	Logger *slog.Logger
+}
+
+// Rule allows to reach something, or refuses it.
+type Rule struct {
+	Deny    bool
+	Network netip.Prefix // IPv4
+	// Protocol is "tcp", "udp", "icmp" or, for all, "".
+	Protocol string
+	// From and To are the first and the last port; From 0: all.
+	From, To uint16
+}
+
+func (r Rule) check() error {
+	switch {
+	case !r.Network.IsValid() || !r.Network.Addr().Is4():
+		return fmt.Errorf("rule %+v: give an IPv4 network", r)
+	case r.Protocol != "" && r.Protocol != "tcp" && r.Protocol != "udp" && r.Protocol != "icmp":
+		return fmt.Errorf("protocol %q is not known: use tcp, udp, icmp, or none for all", r.Protocol)
+	case r.From != 0 && r.Protocol != "tcp" && r.Protocol != "udp":
+		return fmt.Errorf("rule %+v: ports are of tcp or udp", r)
+	case r.To != 0 && r.To < r.From:
+		return fmt.Errorf("rule %+v: the last port is before the first", r)
+	}
+	return nil
 }
 
 // Stack is a root filesystem, which containers see read-only.

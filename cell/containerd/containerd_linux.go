@@ -98,6 +98,7 @@ type kind struct {
 	carried []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	limits  []string    // that can be enforced
 	server  *server
+	network *network // nil: the machine's
 
 	mu    sync.Mutex             // guards what follows
 	locks map[string]*sync.Mutex // of containers that are started or ended, by key
@@ -133,11 +134,19 @@ func newKind(dir string, c Config) (*kind, error) {
 		k.stacks = append(k.stacks, st)
 	}
 	var err error
+	if !c.HostNetwork {
+		if k.network, err = newNetwork(k.name, c); err != nil {
+			return nil, err
+		}
+	}
 	k.server, err = newServer(dir, c)
 	return k, err
 }
 
-const etcDir = "etc" // <stack>/{passwd, group}, beside the folders of package folder
+const (
+	etcDir       = "etc" // <stack>/{passwd, group}, beside the folders of package folder
+	resolverFile = "resolv.conf"
+)
 
 // prepare makes what all containers use.
 func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
@@ -158,12 +167,30 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 			}
 		}
 	}
+	if k.network != nil {
+		if err := os.WriteFile(filepath.Join(k.dir, etcDir, resolverFile), []byte(k.network.resolver()), 0o644); err != nil {
+			return err
+		}
+		if err := k.network.open(); err != nil {
+			return err
+		}
+	}
 	return k.server.connect(ctx)
 }
 
 func (k *kind) close() error {
 	removeGroups(k.name)
-	return k.server.close()
+	var err error
+	if k.network != nil && k.idle() {
+		err = k.network.unfilter()
+	}
+	return errors.Join(err, k.server.close())
+}
+
+// idle tells whether there are no containers, whose network the rules are for.
+func (k *kind) idle() bool {
+	all, err := os.ReadDir(filepath.Join(k.dir, "containers"))
+	return err == nil && len(all) == 0
 }
 
 // Describe implements folder.Kind.

@@ -4,15 +4,19 @@ package containerd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -36,12 +40,24 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(agentMain(os.Args[2:]))
 	}
+	if os.Geteuid() == 0 && os.Getenv(ownNetwork) == "" {
+		os.Exit(inOwnNetwork())
+	}
 	dir, err := os.MkdirTemp("", "containerd-test")
 	if err == nil {
 		prog, err = lifecycle.Prepare(context.Background(), lifecycle.Config{Dir: dir})
 	}
 	if err != nil {
 		panic(err)
+	}
+	if os.Getenv(ownNetwork) != "" {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			panic(err)
+		}
 	}
 	// The server of one Runtime serves the others: that is quicker.
 	r, err := containerd.New(context.Background(), containerd.Config{Dir: filepath.Join(dir, "server"), Program: prog})
@@ -62,6 +78,26 @@ func TestMain(m *testing.M) {
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// ownNetwork tells that this runs in a network of its own, in which it may change what it likes.
+const ownNetwork = "DEWPOINT_TEST_NETWORK"
+
+// inOwnNetwork runs these tests again, there.
+func inOwnNetwork() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), ownNetwork+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // whose end would be ours, to the child
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return cmd.ProcessState.ExitCode()
 }
 
 func need(t testing.TB) {
@@ -114,6 +150,11 @@ func empty(t *testing.T, dir string) {
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))
 	require.NoError(t, err)
 	assert.Empty(t, groups)
+	links, err := netlink.LinkList()
+	require.NoError(t, err)
+	for _, l := range links {
+		assert.False(t, strings.HasPrefix(l.Attrs().Name, "dw"+containerd.NameOf(dir)[:6]), l.Attrs().Name)
+	}
 }
 
 func TestRuntime(t *testing.T) {

@@ -22,8 +22,13 @@ import (
 // overlayDir, in a container's folder, is <n>/{upper, work} of the folders that show layers.
 const overlayDir = "overlay"
 
-// Open implements folder.Engine: it mounts the overlays through which the layers are seen.
-func (k *kind) Open(_ context.Context, c folder.Place) error {
+// Open implements folder.Engine: it mounts the overlays through which the layers are seen, and connects what has ports.
+func (k *kind) Open(ctx context.Context, c folder.Place) error {
+	if k.network != nil && len(c.Spec.Ports) > 0 {
+		if err := k.network.connect(ctx, c); err != nil {
+			return err
+		}
+	}
 	places := byPlace(c.Layers)
 	if len(places) == 0 {
 		return nil
@@ -162,7 +167,7 @@ func mountsBelow(dir string) (all []string, err error) {
 			continue
 		}
 		at := unescape(fields[4])
-		if strings.HasPrefix(at, dir+"/") {
+		if at == dir || strings.HasPrefix(at, dir+"/") {
 			all = append(all, at)
 		}
 	}
@@ -183,7 +188,13 @@ func unescape(s string) string {
 	return s
 }
 
-// unmountBelow lets go of all that is mounted below a folder.
+// Unmount implements folder.Engine.
+func (k *kind) Unmount(dir string) error { return unmountBelow(dir) }
+
+// Networks implements folder.Engine.
+func (k *kind) Networks() bool { return k.network != nil }
+
+// unmountBelow lets go of all that is mounted at a name or below.
 func unmountBelow(dir string) error {
 	for range 10 { // one can be over another
 		all, err := mountsBelow(dir)

@@ -43,7 +43,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		return nil, err
 	}
 	base := filepath.Join(c.Dir, baseDir)
-	if err := makeBase(base, st); err != nil {
+	if err := k.makeBase(base, st); err != nil {
 		return nil, err
 	}
 	mounts, err := k.mounts(c, st)
@@ -85,6 +85,9 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	if unified() {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
+	if k.network != nil {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: filepath.Join(c.Dir, netnsFile)})
+	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
 	return s, nil
 }
@@ -123,13 +126,20 @@ func (k *kind) role(st stack.Stack, role string, args ...string) (path string, a
 }
 
 // makeBase makes the places of a root. What is mounted there is there only for the container.
-func makeBase(base string, st stack.Stack) error {
+func (k *kind) makeBase(base string, st stack.Stack) error {
 	for _, d := range []string{"proc", "dev", "sys", "run/dewpoint", "var", "home", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(base, d), 0o755); err != nil {
 			return err
 		}
 	}
-	for name, text := range st.Files {
+	files := map[string]string{}
+	maps.Copy(files, st.Files)
+	if k.network != nil { // where the resolver is a link, it leads to this
+		for name := range files {
+			files[name] = k.network.resolver()
+		}
+	}
+	for name, text := range files {
 		name = filepath.Join(base, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return err
@@ -187,6 +197,9 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		if _, err := os.Stat(filepath.Join(st.Dir, "etc", name)); err == nil {
 			bind(jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name})
 		}
+	}
+	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); k.network != nil && err == nil && info.Mode().IsRegular() {
+		bind(jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile})
 	}
 	bind(jail.Bind{From: k.prog.Path, To: programPath})
 	if st.Dir != "/" {

@@ -115,6 +115,11 @@ func (k *kind) run(ctx context.Context, c folder.Place) (task, error) {
 			return t, err
 		}
 	}
+	if k.network != nil {
+		if err := k.network.connect(ctx, c); err != nil {
+			return t, err
+		}
+	}
 	if err := writeTask(c, task{}); err != nil {
 		return t, err
 	}
@@ -205,6 +210,11 @@ func (k *kind) End(ctx context.Context, c folder.Place) error {
 			return err
 		}
 	}
+	if k.network != nil {
+		if err := k.network.disconnect(c); err != nil {
+			return err
+		}
+	}
 	if err := unmountBelow(c.Dir); err != nil {
 		return err
 	}
@@ -259,6 +269,11 @@ func (k *kind) sweep(ctx context.Context, all []folder.Place) error {
 			if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Adopt(s); err != nil {
 				return err
 			}
+		}
+	}
+	if k.network != nil {
+		if err := k.network.sweep(all); err != nil {
+			return err
 		}
 	}
 	var left []containerd.Container

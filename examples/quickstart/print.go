@@ -58,7 +58,7 @@ var levels = map[string]string{
 	local.None:           "apps run as plain processes of this user; push only code you trust",
 	sandbox.Landlock:     "apps do not see this user's files, but use the machine's network and see its processes",
 	sandbox.Namespaces:   "apps have files and processes of their own, but use the machine's network",
-	containerd.Isolation: "apps have files and processes of their own",
+	containerd.Isolation: "apps have files, processes and a network of their own, and reach others, but neither this machine nor each other",
 }
 
 func (pr *printer) progress(e dewpoint.Progress) {

@@ -50,6 +50,12 @@ type Engine interface {
 	// Open makes what a container has beside its folder, layers included, as far as it is not there. It is called
 	// for each that was made or found.
 	Open(ctx context.Context, c Place) error
+	// Addresses are those of its ports; nil if it is reached at ports of this machine.
+	Addresses(c Place) []cell.Address
+	// Networks tells whether containers have networks of their own.
+	Networks() bool
+	// Unmount lets go of what killed programs have left mounted below a folder.
+	Unmount(dir string) error
 	// Start starts the init of a process. ended closes when that has ended.
 	Start(ctx context.Context, c Place, s Start) (ended <-chan struct{}, err error)
 	// End ends what runs and removes what Open and Start have made. Idempotent, also after a failure.

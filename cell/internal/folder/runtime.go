@@ -131,6 +131,11 @@ func (c *Config) defaults() {
 // load removes what a program that was ended has left halfway, and finds the rest.
 func (r *Runtime) load(ctx context.Context) error {
 	for _, d := range []string{makingDir, trashDir} {
+		if r.engine != nil {
+			if err := r.engine.Unmount(filepath.Join(r.dir, d)); err != nil {
+				return err
+			}
+		}
 		all, err := os.ReadDir(filepath.Join(r.dir, d))
 		if err != nil {
 			return err
@@ -194,6 +199,7 @@ func (r *Runtime) openAll(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("open container %s: %w", id, err)
 		}
+		c.addresses()
 	}
 	return nil
 }
@@ -319,8 +325,10 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 		r.mu.Unlock()
 	}()
 	m := meta{Spec: c.Spec, Note: c.Note, Created: time.Now().UTC(), State: statePrefix + rand.Text()[:12]}
-	if m.Ports, err = r.ports.Take(ctx, len(c.Spec.Ports)); err != nil {
-		return nil, err
+	if r.engine == nil || !r.engine.Networks() {
+		if m.Ports, err = r.ports.Take(ctx, len(c.Spec.Ports)); err != nil {
+			return nil, err
+		}
 	}
 	for _, l := range c.Layers {
 		m.Layers = append(m.Layers, l.Digest)
@@ -347,6 +355,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 			r.ports.Release(m.Ports)
 			return nil, errors.Join(err, con.drop(context.WithoutCancel(ctx)))
 		}
+		con.addresses()
 	}
 	r.mu.Lock()
 	r.containers[c.ID] = con
@@ -396,6 +405,13 @@ func (r *Runtime) find(id string) (*container, error) {
 		return nil, fmt.Errorf("%s: %w", metaFile, err)
 	}
 	return r.newContainer(id, m), nil
+}
+
+// addresses are the Engine's, if it has any.
+func (c *container) addresses() {
+	if all := c.r.engine.Addresses(c.place()); all != nil {
+		c.info.Addresses = all
+	}
 }
 
 func (r *Runtime) newContainer(id string, m meta) *container {
