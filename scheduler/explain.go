@@ -31,7 +31,7 @@ type Candidate struct {
 	// InZone is how many instances of the process the zone has.
 	InZone int
 	// Resources is the mean of the used fractions with the work, Starting 0.25 for each
-	// work that starts there, Colocated 1000 for each instance of the process or task,
+	// work that starts there, up to 32, Colocated 1000 for each instance of the process or task,
 	// Packed what Spread.BinPack adds.
 	Resources, Starting, Colocated, Packed float64
 }
@@ -83,7 +83,7 @@ func (p Spread) Explain(w Want, v *View) Explanation {
 		e.Candidates = append(e.Candidates, Candidate{
 			Cell: s.c.ID, Zone: s.c.Zone, InZone: s.zone,
 			Resources: float64(filled(s.c.Used, s.c.Total)+added(w.Spec, s.c.Total)) / unit,
-			Starting:  float64(s.c.Starting) / 4, Colocated: 1000 * float64(others), Packed: float64(s.c.order) * p.BinPack,
+			Starting:  float64(min(s.c.Starting, manyInFlight)) / 4, Colocated: 1000 * float64(others), Packed: float64(s.c.order) * p.BinPack,
 		})
 	}
 	return e

@@ -17,6 +17,9 @@ const (
 	colocation = 1000 * unit // for each instance of the same process, or task, on the cell
 	inFlight   = unit / 4    // for each work that is starting on the cell
 	never      = math.MaxInt64
+	// manyInFlight is how many of those count. It keeps an empty cell from being flooded, in steps that are
+	// coarse beside one work's part of a cell; where every cell starts so many, what they hold decides.
+	manyInFlight = 32
 )
 
 // fraction is used/total, in units.
@@ -56,7 +59,7 @@ func filled(u, total cell.Resources) int64 {
 
 // base is how little a cell is liked, whatever is to be placed.
 func base(c *CellView, binPack int64) int64 {
-	return filled(c.Used, c.Total) + int64(c.Starting)*inFlight + int64(c.order)*binPack
+	return filled(c.Used, c.Total) + int64(min(c.Starting, manyInFlight))*inFlight + int64(c.order)*binPack
 }
 
 // added is what a work adds to the score of every cell of that size.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/state"
@@ -207,11 +209,7 @@ func BenchmarkQuality(b *testing.B) {
 			b.Run(fmt.Sprintf("cells=%d/instances=%d/batch=%d", size.cells, size.instances, batch), func(b *testing.B) {
 				for b.Loop() {
 					v := benchCluster(size.cells)
-					all := make([]Want, size.instances)
-					for i := range all {
-						all[i] = wants(fmt.Sprint("app-", i/10), i%10, int64(1+i%4)<<8)
-					}
-					for ws := range slices.Chunk(all, batch) {
+					for ws := range slices.Chunk(appsOfTen(size.instances), batch) {
 						placeBatch(b, v, ws)
 					}
 					reportQuality(b, v)
@@ -223,13 +221,13 @@ func BenchmarkQuality(b *testing.B) {
 }
 
 // placeBatch places works in Order and has them run.
-func placeBatch(b *testing.B, v *View, ws []Want) {
+func placeBatch(t testing.TB, v *View, ws []Want) {
 	Order(ws)
 	on := make([]*CellView, len(ws))
 	for i, w := range ws {
 		id, err := Spread{}.Place(w, v)
 		if err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
 		v.Commit(w, id)
 		on[i] = v.Cell(id)
@@ -239,7 +237,9 @@ func placeBatch(b *testing.B, v *View, ws []Want) {
 	}
 }
 
-func reportQuality(b *testing.B, v *View) {
+// quality is the standard deviation of the cells' memory in percent of a cell, the worst
+// imbalance of an app over zones, and the most instances of one app on a cell.
+func quality(v *View) (deviation float64, imbalance, together int) {
 	var sum, squares float64
 	for _, c := range v.Cells {
 		f := 100 * float64(c.Used.Memory) / float64(c.Total.Memory)
@@ -247,7 +247,6 @@ func reportQuality(b *testing.B, v *View) {
 	}
 	n := float64(len(v.Cells))
 	mean := sum / n
-	imbalance, together := 0, 0
 	for _, s := range v.spread {
 		least, most := math.MaxInt, 0
 		for _, zone := range []string{"z0", "z1", "z2"} {
@@ -258,7 +257,44 @@ func reportQuality(b *testing.B, v *View) {
 			together = max(together, h.n)
 		}
 	}
-	b.ReportMetric(math.Sqrt(max(0, squares/n-mean*mean)), "%memory-sd")
+	return math.Sqrt(max(0, squares/n-mean*mean)), imbalance, together
+}
+
+func reportQuality(b *testing.B, v *View) {
+	deviation, imbalance, together := quality(v)
+	b.ReportMetric(deviation, "%memory-sd")
 	b.ReportMetric(float64(imbalance), "zone-imbalance")
 	b.ReportMetric(float64(together), "co-located")
+}
+
+// Placement is no worse than that of Cloud Foundry's auction on the same works: its figures are
+// given, as they were measured. What was placed runs when the next works come.
+func TestQuality(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		cells, batch        int
+		deviation           float64
+		imbalance, together int
+	}{
+		{10, 1, 3.75, 2, 3}, {10, 1_000, 2.03, 1, 2},
+		{100, 1, 2.65, 1, 1}, {100, 1_000, 0.58, 1, 1}, {100, 10_000, 1.51, 1, 1},
+	} {
+		v := benchCluster(c.cells)
+		for ws := range slices.Chunk(appsOfTen(100*c.cells), c.batch) {
+			placeBatch(t, v, ws)
+		}
+		deviation, imbalance, together := quality(v)
+		assert.LessOrEqual(t, deviation, c.deviation, "%d cells, batches of %d", c.cells, c.batch)
+		assert.LessOrEqual(t, imbalance, c.imbalance, "%d cells, batches of %d", c.cells, c.batch)
+		assert.LessOrEqual(t, together, c.together, "%d cells, batches of %d", c.cells, c.batch)
+	}
+}
+
+// appsOfTen are works of apps with ten instances each, of four sizes.
+func appsOfTen(n int) []Want {
+	all := make([]Want, n)
+	for i := range all {
+		all[i] = wants(fmt.Sprint("app-", i/10), i%10, int64(1+i%4)<<8)
+	}
+	return all
 }

@@ -20,7 +20,7 @@ type Policy interface {
 // Spread is the default Policy, Cloud Foundry's. Of the cells that fit it takes, for an
 // instance, one in the zone with the fewest instances of its process, then the one with the
 // lowest score: the mean of the fractions of memory, disk and containers that are used
-// with it, + 0.25 for each work that is starting there, + 1000 for each instance of the
+// with it, + 0.25 for each work that is starting there, up to 32, + 1000 for each instance of the
 // process (for a task: each task) there, + BinPack for each cell of the zone before it.
 // Ties go to the lower id (auctioneer: auctionrunner/scheduler.go, rep: resources.go).
 type Spread struct {
