@@ -171,8 +171,11 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		cgroup, // programs size their heaps by it
 	}
 	bind := func(b jail.Bind) {
-		if _, err := os.Stat(b.From); b.Optional && err != nil {
-			return
+		if b.Optional { // a place for it can be made nowhere but at the top
+			_, err := os.Stat(b.From)
+			if _, e := os.Stat(filepath.Join(st.Dir, b.To)); err != nil || e != nil {
+				return
+			}
 		}
 		m := specs.Mount{Destination: b.To, Type: "bind", Source: b.From, Options: []string{"rbind", "nosuid", "nodev"}}
 		if !b.Write {

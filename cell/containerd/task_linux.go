@@ -120,6 +120,10 @@ func (k *kind) run(ctx context.Context, c folder.Place) (task, error) {
 			return t, err
 		}
 	}
+	// It is seen inside, and none of a program's business.
+	if err := os.Chmod(c.States, 0o700); err != nil {
+		return t, err
+	}
 	if err := writeTask(c, task{}); err != nil {
 		return t, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/internal/attacktest"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
@@ -136,6 +137,6 @@ func TestWithoutNamespacesAttacks(t *testing.T) {
 	if jail.Landlock() >= 6 {
 		attacks = append(attacks, [2]string{"kill=" + self, "EPERM"})
 	}
-	refusals(t, c, attacks...)
-	assert.False(t, strings.Contains(attacked(t, c, "env", "read=/proc/self/environ")[0], "TEST_WITHOUT"))
+	attacktest.Refused(t, c, attacks...)
+	assert.False(t, strings.Contains(attacktest.Said(t, c, "env", "read=/proc/self/environ")[0], "TEST_WITHOUT"))
 }
