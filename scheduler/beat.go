@@ -54,10 +54,10 @@ func (s *Scheduler) beat(ctx context.Context, p *peer) {
 			switch {
 			case a.err == nil:
 				heard = time.Now()
-				s.post(func(c *Core) { c.Answered(p.m, a.state, now) })
+				s.postBeat(p, func(c *Core) { c.Answered(p.m, a.state, now) })
 				next.Reset(period)
 			case a.asked.After(heard): // nor has it answered since
-				s.post(func(c *Core) { c.Silent(p.m, a.err.Error(), now) })
+				s.postBeat(p, func(c *Core) { c.Silent(p.m, a.err.Error(), now) })
 			}
 		case <-next.C:
 			ask()

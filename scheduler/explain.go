@@ -11,29 +11,33 @@ type Explainer interface {
 	Explain(w Want, v *View) Explanation
 }
 
-// Explanation says why a work would come to a cell, or to none.
+// Explanation says why a work would come to a cell, or to none. Its JSON names stay.
 type Explanation struct {
 	// Cell is the choice; "" if there is none, and then Err says why.
-	Cell string
-	Err  *PlacementError
+	Cell string          `json:"cell,omitempty"`
+	Err  *PlacementError `json:"error,omitempty"`
 	// Candidates are the cells that fit, best first, at most ten.
-	Candidates []Candidate
+	Candidates []Candidate `json:"candidates,omitempty"`
 	// Fitting is how many there are in all.
-	Fitting int
+	Fitting int `json:"fitting"`
 	// Refused tells how many cells each rule refused, most first.
-	Refused []Refusal
+	Refused []Refusal `json:"refused,omitempty"`
 }
 
 // Candidate is a cell that fits, with the parts of its score; the lowest sum wins in the
 // zone with the fewest instances.
 type Candidate struct {
-	Cell, Zone string
+	Cell string `json:"cell"`
+	Zone string `json:"zone,omitempty"`
 	// InZone is how many instances of the process the zone has.
-	InZone int
+	InZone int `json:"inZone"`
 	// Resources is the mean of the used fractions with the work, Starting 0.25 for each
 	// work that starts there, up to 32, Colocated 1000 for each instance of the process or task,
 	// Packed what Spread.BinPack adds.
-	Resources, Starting, Colocated, Packed float64
+	Resources float64 `json:"resources"`
+	Starting  float64 `json:"starting"`
+	Colocated float64 `json:"colocated"`
+	Packed    float64 `json:"packed"`
 }
 
 // Score is the sum of the parts.

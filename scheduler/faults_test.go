@@ -324,3 +324,53 @@ func TestACellThatNeverComesBackIsLost(t *testing.T) {
 		}
 	})
 }
+
+// flooding is a cell whose Watch, once it may, tells without end.
+type flooding struct {
+	*schedulertest.Cell
+	begin chan struct{}
+	told  atomic.Int64
+}
+
+func (c *flooding) Watch(ctx context.Context) iter.Seq2[cell.Event, error] {
+	return func(yield func(cell.Event, error) bool) {
+		if !yield(cell.Event{Synced: true}, nil) {
+			return
+		}
+		select {
+		case <-c.begin:
+		case <-ctx.Done():
+			return
+		}
+		for i := range 10_000 {
+			w := cell.Work{ID: fmt.Sprint("x-", i%1000), LRP: "a", Index: i % 1000}
+			if !yield(cell.Event{Status: cell.Status{ID: w.ID, Work: &w, Phase: cell.PhaseRunning}}, nil) {
+				return
+			}
+			c.told.Add(1)
+		}
+		<-ctx.Done()
+	}
+}
+
+// While something is being stored, a cell that tells without end has to wait.
+func TestAFloodOfEventsWaits(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := state.NewMemory()
+		c := &flooding{Cell: schedulertest.New(schedulertest.Config{ID: "c1"}), begin: make(chan struct{})}
+		s := open(t, j, scheduler.Config{Cells: []cell.Cell{c}})
+		run(t, s)
+		gate := make(chan struct{})
+		j.Inject(state.Fault{Wait: gate})
+		applied := make(chan error, 1)
+		go func() { applied <- s.Apply(t.Context(), web("b", 1)) }()
+		synctest.Wait()
+		close(c.begin)
+		time.Sleep(time.Hour)
+		assert.Less(t, c.told.Load(), int64(1000))
+		close(gate)
+		require.NoError(t, <-applied)
+		synctest.Wait()
+		assert.EqualValues(t, 10_000, c.told.Load(), "then it goes on")
+	})
+}

@@ -20,10 +20,22 @@ type peer struct {
 	begun chan struct{}      // closed when it may be watched
 	watch context.CancelFunc // ends the Watch that is under way
 	left  bool
+	beats []func(*Core) // the newest, not told yet
+
+	events chan struct{} // holds a token for each thing that Watch said and the Core was not told yet
 }
 
 // maxCalls is how many Starts and Stops of one cell are under way at once.
 const maxCalls = 64
+
+const (
+	// maxEvents is how many events of one cell wait for the Core, which may be storing something. Then no more
+	// are taken from Watch: a slow consumer sees the latest of each work.
+	maxEvents = 256
+	// maxBeats is how many answers of a cell wait; older ones say nothing then. Two without an
+	// answer are needed for it to be lost.
+	maxBeats = 2
+)
 
 // AddCell adds a cell; it is served while Run runs. Of two cells with one id the one
 // that answers later is left out, with an error in the log.
@@ -31,7 +43,7 @@ func (s *Scheduler) AddCell(c cell.Cell) error {
 	if c == nil {
 		return errors.New("scheduler: AddCell: the cell is nil")
 	}
-	p := &peer{cell: c, calls: make(chan struct{}, maxCalls), begun: make(chan struct{})}
+	p := &peer{cell: c, calls: make(chan struct{}, maxCalls), events: make(chan struct{}, maxEvents), begun: make(chan struct{})}
 	p.m = &Member{Handle: p}
 	now := s.now()
 	s.mu.Lock()
@@ -83,7 +95,7 @@ func (s *Scheduler) serve(ctx context.Context, p *peer) {
 		p.mu.Lock()
 		p.watch = cancel
 		p.mu.Unlock()
-		s.post(func(c *Core) { c.Watching(m) })
+		s.postSaid(ctx, p, func(c *Core) { c.Watching(m) })
 		for e, err := range p.cell.Watch(wctx) {
 			if err != nil {
 				if !told && ctx.Err() == nil {
@@ -93,7 +105,9 @@ func (s *Scheduler) serve(ctx context.Context, p *peer) {
 				break
 			}
 			now := s.now()
-			s.post(func(c *Core) { c.Event(m, e, now) })
+			if !s.postSaid(wctx, p, func(c *Core) { c.Event(m, e, now) }) {
+				break
+			}
 			if e.Synced {
 				if told {
 					told = false
@@ -103,9 +117,46 @@ func (s *Scheduler) serve(ctx context.Context, p *peer) {
 			}
 		}
 		cancel()
-		s.post(func(c *Core) { c.Unwatched(m) })
+		s.postSaid(ctx, p, func(c *Core) { c.Unwatched(m) })
 		sleep(ctx, pause)
 	}
+}
+
+// postSaid has the Core told what a Watch said; false: ctx has ended before there was room for it.
+func (s *Scheduler) postSaid(ctx context.Context, p *peer, fn func(*Core)) bool {
+	select {
+	case p.events <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	s.post(func(c *Core) {
+		<-p.events
+		fn(c)
+	})
+	return true
+}
+
+// postBeat has the Core told the newest answers of a cell.
+func (s *Scheduler) postBeat(p *peer, fn func(*Core)) {
+	p.mu.Lock()
+	n := len(p.beats)
+	if n == maxBeats {
+		p.beats = p.beats[1:]
+	}
+	p.beats = append(p.beats, fn)
+	p.mu.Unlock()
+	if n > 0 {
+		return
+	}
+	s.post(func(c *Core) {
+		p.mu.Lock()
+		beats := p.beats
+		p.beats = nil
+		p.mu.Unlock()
+		for _, fn := range beats {
+			fn(c)
+		}
+	})
 }
 
 // watchAnew begins the first Watch, or ends the one that is under way for another.

@@ -14,9 +14,9 @@ import (
 type PlacementError struct {
 	// Text is Cloud Foundry's: "insufficient resources: memory", "found no compatible
 	// cell …", "unable to communicate to compatible cells".
-	Text string
+	Text string `json:"text"`
 	// Refused tells how many cells each rule refused, most first.
-	Refused []Refusal
+	Refused []Refusal `json:"refused,omitempty"`
 
 	limited bool // by Config.StartingLimit
 }
