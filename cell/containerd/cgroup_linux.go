@@ -40,17 +40,59 @@ func limits() (all []string) {
 // groupsDir is where the groups of a cell's containers are, below the root of each hierarchy.
 const groupsDir = "dewpoint"
 
+// hierarchies are the roots of control groups.
+func hierarchies() []string {
+	if unified() {
+		return []string{groupRoot}
+	}
+	all, _ := filepath.Glob(filepath.Join(groupRoot, "*")) // the pattern is right
+	return all
+}
+
 // removeGroups removes the groups of a cell that has no containers, as far as they are empty.
 func removeGroups(name string) {
-	roots := []string{groupRoot}
-	if !unified() {
-		roots, _ = filepath.Glob(filepath.Join(groupRoot, "*")) // the pattern is right
-	}
-	for _, r := range roots {
+	for _, r := range hierarchies() {
 		if os.Remove(filepath.Join(r, groupsDir, name)) == nil {
 			_ = os.Remove(filepath.Join(r, groupsDir)) // if it was the last
 		}
 	}
+}
+
+// groupsBelow lists the containers that have groups.
+func groupsBelow(name string) (keys []string) {
+	for _, r := range hierarchies() {
+		all, _ := os.ReadDir(filepath.Join(r, groupsDir, name)) // mostly there is none
+		for _, e := range all {
+			if e.IsDir() && !slices.Contains(keys, e.Name()) {
+				keys = append(keys, e.Name())
+			}
+		}
+	}
+	return keys
+}
+
+// groupsOf are the folders of the groups of a container that are there.
+func groupsOf(name, key string) (dirs []string) {
+	for _, r := range hierarchies() {
+		d := filepath.Join(r, groupsDir, name, key)
+		if st, err := os.Stat(d); err == nil && st.IsDir() {
+			dirs = append(dirs, d)
+		}
+	}
+	return dirs
+}
+
+// processesIn lists the processes of groups.
+func processesIn(dirs []string) (all []int) {
+	for _, d := range dirs {
+		b, _ := os.ReadFile(filepath.Join(d, "cgroup.procs")) // of one that is gone there are none
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 && !slices.Contains(all, pid) {
+				all = append(all, pid)
+			}
+		}
+	}
+	return all
 }
 
 // groups are the folders of the control groups of a process, by controller; "" is version 2.

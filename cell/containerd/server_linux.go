@@ -153,6 +153,11 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
+// tasks is where the server keeps what runs, by namespace.
+func (s *server) tasks() string {
+	return filepath.Join(s.run, "state", "io.containerd.runtime.v2.task")
+}
+
 func (s *server) file(name string) string { return filepath.Join(s.root, name) }
 
 // endLeft ends the server of a program that was killed. Its containers go on.
@@ -277,7 +282,7 @@ func (s *server) close() (err error) {
 	_ = os.Remove(s.socket)
 	_ = os.Remove(s.file("pid"))
 	// What is there of containers that go on is needed by the next.
-	if left, _ := filepath.Glob(filepath.Join(s.run, "state", "io.containerd.runtime.v2.task", "*", "*")); len(left) == 0 {
+	if left, _ := filepath.Glob(filepath.Join(s.tasks(), "*", "*")); len(left) == 0 {
 		err = errors.Join(err, os.RemoveAll(s.run))
 		_ = os.Remove(runDir) // if it was the last
 	}
@@ -291,9 +296,15 @@ const downWait = 60 * time.Second
 func (s *server) call(ctx context.Context, ask func(context.Context) error) error {
 	begun, said := time.Now(), false
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		err := ask(ctx)
-		if err == nil || !away(err) || ctx.Err() != nil {
-			return err
+		err := s.reach()
+		if err == nil {
+			// It may go at this moment, and then the client waits for as long as it is let.
+			asked, cancel := context.WithTimeout(ctx, downWait)
+			err = ask(asked)
+			cancel()
+			if err == nil || !away(err) && s.reach() == nil {
+				return err
+			}
 		}
 		if time.Since(begun) > downWait || !pause(ctx, wait) {
 			s.mu.Lock()
@@ -305,6 +316,15 @@ func (s *server) call(ctx context.Context, ask func(context.Context) error) erro
 			s.log.Warn("containerd does not answer; it is waited for", "socket", s.socket, "error", err)
 		}
 	}
+}
+
+// reach tells whether somebody listens.
+func (s *server) reach() error {
+	conn, err := dialUnix(s.socket)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // away tells an error of a server that is not there, or goes down.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -91,6 +92,9 @@ func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-cha
 	if err := os.WriteFile(filepath.Join(s.State, jailFile), b, 0o600); err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(filepath.Join(s.State, killedFile), strconv.AppendInt(nil, t.killed(), 10), 0o600); err != nil {
+		return nil, err
+	}
 	args := []string{"-inner", "-state", inside, "-jail", filepath.Join(inside, jailFile)}
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
@@ -131,12 +135,15 @@ func (k *kind) run(ctx context.Context, c folder.Place) (task, error) {
 	if err != nil {
 		return t, err
 	}
+	tries := 0
 	err = k.server.call(ctx, func(ctx context.Context) error {
+		if tries++; tries > 1 { // the server has gone in the middle
+			if err := k.remove(ctx, c.Key); err != nil {
+				return err
+			}
+		}
 		con, err := k.server.client.NewContainer(ctx, c.Key, containerd.WithSpec(spec), containerd.WithRuntime(shim, nil),
 			containerd.WithContainerLabels(map[string]string{labelCell: k.name, labelID: c.ID}))
-		if errdefs.IsAlreadyExists(err) { // the answer to an earlier try was lost
-			con, err = k.server.client.LoadContainer(ctx, c.Key)
-		}
 		if err != nil {
 			return err
 		}
@@ -151,13 +158,10 @@ func (k *kind) run(ctx context.Context, c folder.Place) (task, error) {
 // launch starts the task of a container that containerd knows.
 func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) error {
 	made, err := con.NewTask(ctx, cio.NullIO)
-	if errdefs.IsAlreadyExists(err) {
-		made, err = con.Task(ctx, nil)
-	}
 	if err != nil {
 		return err
 	}
-	if err := made.Start(ctx); err != nil && !errdefs.IsFailedPrecondition(err) { // started by an earlier try
+	if err := made.Start(ctx); err != nil {
 		_, e := made.Delete(context.WithoutCancel(ctx), containerd.WithProcessKill)
 		return errors.Join(err, e)
 	}
@@ -228,31 +232,76 @@ func (k *kind) End(ctx context.Context, c folder.Place) error {
 	return nil
 }
 
-// forget has containerd remove a container with all that runs there.
+// forget removes a container with all that runs there.
 func (k *kind) forget(ctx context.Context, key string) error {
-	err := k.server.call(ctx, func(ctx context.Context) error {
-		con, err := k.server.client.LoadContainer(ctx, key)
-		if errdefs.IsNotFound(err) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		made, err := con.Task(ctx, nil)
-		if err == nil {
-			_, err = made.Delete(ctx, containerd.WithProcessKill)
-		}
-		if err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-		if err := con.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-		return nil
-	})
+	err := k.server.call(ctx, func(ctx context.Context) error { return k.remove(ctx, key) })
 	if err != nil {
 		return fmt.Errorf("remove the container from containerd: %w", err)
 	}
 	return nil
+}
+
+// remove is forget without waiting for a server that is away.
+func (k *kind) remove(ctx context.Context, key string) error {
+	con, err := k.server.client.LoadContainer(ctx, key)
+	if errdefs.IsNotFound(err) {
+		return k.purge(ctx, key)
+	} else if err != nil {
+		return err
+	}
+	made, err := con.Task(ctx, nil)
+	if err == nil {
+		_, err = made.Delete(ctx, containerd.WithProcessKill)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if err := con.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return k.purge(ctx, key)
+}
+
+// purge removes what containerd does not know of: it was killed while it made or removed the container.
+func (k *kind) purge(ctx context.Context, key string) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		dirs := groupsOf(k.name, key)
+		if len(dirs) == 0 {
+			break
+		}
+		for _, pid := range append(shimsOf(key), processesIn(dirs)...) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // if it has ended meanwhile, so be it
+		}
+		for _, d := range dirs {
+			_ = os.Remove(d) // when the last of it has ended
+		}
+		if !pause(ctx, wait) {
+			return fmt.Errorf("what is left of container %s does not end: %w", key, ctx.Err())
+		}
+	}
+	err := os.RemoveAll(filepath.Join(runcDir, k.server.namespace, key))
+	if k.server.program != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(k.server.tasks(), k.server.namespace, key)))
+	}
+	return err
+}
+
+// runcDir is where the shim has runc keep what it knows, by namespace.
+const runcDir = "/run/containerd/runc"
+
+// shimsOf are the shims of a container. There is one, or none.
+func shimsOf(key string) (all []int) {
+	found, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
+	for _, name := range found {
+		b, _ := os.ReadFile(name) // one that has ended has none
+		args := strings.Split(string(b), "\x00")
+		i := slices.Index(args, "-id")
+		if strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") && i > 0 && i+1 < len(args) && args[i+1] == key {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			all = append(all, pid)
+		}
+	}
+	return all
 }
 
 // sweep removes what programs that were killed have left of containers that are none any more, and makes sense of inits
@@ -288,11 +337,15 @@ func (k *kind) sweep(ctx context.Context, all []folder.Place) error {
 	if err != nil {
 		return fmt.Errorf("list the containers of containerd: %w", err)
 	}
+	ids := groupsBelow(k.name)
 	for _, con := range left {
-		if known[con.ID()] {
+		ids = append(ids, con.ID())
+	}
+	for _, id := range ids {
+		if known[id] {
 			continue
 		}
-		if err := k.forget(ctx, con.ID()); err != nil {
+		if err := k.forget(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -300,13 +353,18 @@ func (k *kind) sweep(ctx context.Context, all []folder.Place) error {
 }
 
 // Exit implements folder.Engine.
-func (k *kind) Exit(c folder.Place, e *cell.Exit) {
+func (k *kind) Exit(c folder.Place, state string, e *cell.Exit) {
 	if e.Code != 128+int(syscall.SIGKILL) {
 		return
 	}
 	t, _ := readTask(c)
-	e.OutOfMemory = t.killed() > 0
+	b, _ := os.ReadFile(filepath.Join(state, killedFile)) // none: 0
+	before, _ := strconv.ParseInt(string(b), 10, 64)
+	e.OutOfMemory = t.killed() > before
 }
+
+// killedFile, in a process's state, is how many the memory limit had ended before it.
+const killedFile = "killed"
 
 // Usage implements folder.Engine.
 func (k *kind) Usage(c folder.Place, u *cell.Usage) {

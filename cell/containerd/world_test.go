@@ -115,3 +115,5 @@ func outside(t *testing.T) (w world, stranger func(string) error) {
 	t.Cleanup(func() { close(asked); <-done; _ = netlink.LinkDel(l) })
 	return w, func(host string) error { asked <- host; return <-answered }
 }
+
+var badSubnet = netip.MustParsePrefix("2001:db8::/64")

@@ -31,8 +31,6 @@ import (
 
 func init() { lifecycle.Run("attack", attacktest.Main) }
 
-const patience = 30 * time.Second // nothing is expected to take so long
-
 func contained(t *testing.T, spec cell.Spec, layers ...cell.Layer) (cell.Container, string) {
 	t.Helper()
 	dir := t.TempDir()

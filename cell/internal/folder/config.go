@@ -62,8 +62,8 @@ type Engine interface {
 	End(ctx context.Context, c Place) error
 	// Usage adds to what is known of what a container takes: its processes, and what /proc tells of them.
 	Usage(c Place, u *cell.Usage)
-	// Exit adds to what init has recorded of the end of a process.
-	Exit(c Place, e *cell.Exit)
+	// Exit adds to what init has recorded of the end of a process, whose state is in that folder.
+	Exit(c Place, state string, e *cell.Exit)
 }
 
 // Place is a container of an Engine.

@@ -121,7 +121,7 @@ func (r *running) exit(ctx context.Context) (cell.Exit, error) {
 		if s.Exit != nil {
 			e := cell.Exit{Code: s.Exit.Code, Signal: s.Exit.Signal, Time: s.Exit.Time}
 			if r.c.r.engine != nil {
-				r.c.r.engine.Exit(r.c.place(), &e)
+				r.c.r.engine.Exit(r.c.place(), r.state, &e)
 			}
 			return e, nil
 		}

@@ -1,0 +1,124 @@
+//go:build linux
+
+package containerd_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
+)
+
+// shell runs a script to its end.
+func shell(t *testing.T, c cell.Container, id, script string) cell.Exit {
+	t.Helper()
+	run, err := c.Run(t.Context(), cell.Process{ID: id, Path: "/bin/sh", Args: []string{"-c", script}}, cell.IO{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	e, err := run.Wait(ctx)
+	require.NoError(t, err)
+	return e
+}
+
+func needLimit(t *testing.T, r *containerd.Runtime, limit string) {
+	t.Helper()
+	res, err := r.Capacity(t.Context())
+	require.NoError(t, err)
+	for _, l := range res.Enforced {
+		if l == limit {
+			return
+		}
+	}
+	needs.Missing(t, "this machine has no control group for "+limit)
+}
+
+// hungry takes memory without end.
+const hungry = "tail /dev/zero"
+
+func TestMemoryIsLimited(t *testing.T) {
+	t.Parallel()
+	r := openClean(t, t.TempDir())
+	needLimit(t, r, "memory")
+	c := create(t, r, cell.Spec{Memory: 64 << 20})
+	e := shell(t, c, "a", "exec "+hungry)
+	assert.Equal(t, 137, e.Code)
+	assert.True(t, e.OutOfMemory)
+	// A process that goes on without the one that was ended.
+	assert.Equal(t, 0, shell(t, c, "b", hungry+"; exit 0").Code)
+	// Its keeper is not the one to go, so that the container is of use still. One that is killed is not out of memory for that.
+	run, err := c.Run(t.Context(), program("hang"), cell.IO{})
+	require.NoError(t, err)
+	require.NoError(t, run.Signal(t.Context(), "KILL"))
+	e, err = run.Wait(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 137, e.Code)
+	assert.False(t, e.OutOfMemory)
+	assert.Equal(t, 3, shell(t, c, "d", "exit 3").Code)
+}
+
+func TestTheOwnerReadsWhichLimitItWas(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := openClean(t, dir)
+	needLimit(t, r, "memory")
+	a := runAgent(t, cell.AgentConfig{Runtime: r})
+	w := cell.Work{ID: "w", Spec: cell.Spec{Memory: 64 << 20}, Process: cell.Process{Path: "/bin/sh", Args: []string{"-c", "exec " + hungry}},
+		Log: cell.LogTag{Source: "APP/PROC/WEB"}}
+	require.NoError(t, a.Start(t.Context(), w))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for e, err := range a.Watch(ctx) {
+		require.NoError(t, err)
+		if e.Status.ID == "w" && e.Status.Phase == cell.PhaseDone {
+			assert.Contains(t, e.Status.Failure, "APP/PROC/WEB: Exited with status 137 (out of memory)")
+			assert.Contains(t, e.Status.Failure, "its limit of 64M")
+			break
+		}
+	}
+	require.NoError(t, a.Stop(t.Context(), "w"))
+}
+
+// What containers are given of the processor goes by their weight, as the kernel is told.
+func TestProcessorTimeHasWeights(t *testing.T) {
+	t.Parallel()
+	r := openClean(t, t.TempDir())
+	needLimit(t, r, "cpu")
+	for _, weight := range []int{0, 1, 50, 100} {
+		c := create(t, r, cell.Spec{CPU: weight})
+		var out strings.Builder
+		run, err := c.Run(t.Context(), cell.Process{Path: "/bin/sh", Args: []string{"-c", "cat /sys/fs/cgroup/cpu/cpu.shares || cat /sys/fs/cgroup/cpu.weight"}}, cell.IO{Stdout: &out})
+		require.NoError(t, err)
+		_, err = run.Wait(t.Context())
+		require.NoError(t, err)
+		if _, err := os.Stat("/sys/fs/cgroup/cpu/cpu.shares"); err == nil {
+			want := max(2, 1024*weight/100)
+			if weight == 0 {
+				want = 1024
+			}
+			assert.Equal(t, fmt.Sprintln(want), out.String())
+		}
+	}
+}
+
+func TestUsageOfControlGroups(t *testing.T) {
+	t.Parallel()
+	r := openClean(t, t.TempDir())
+	needLimit(t, r, "memory")
+	c := create(t, r, cell.Spec{})
+	_, err := c.Run(t.Context(), cell.Process{ID: "busy", Path: "/bin/sh", Args: []string{"-c", "while :; do :; done"}}, cell.IO{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		u, err := c.(cell.Meter).Usage(t.Context())
+		return err == nil && u.CPU > 50*time.Millisecond && u.Memory > 100_000 && u.Processes == 1
+	}, patience, 10*time.Millisecond)
+}
