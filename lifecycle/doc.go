@@ -7,6 +7,7 @@
 //   - check says that the host program can be used (see [Prepare]);
 //   - init starts one process and owns its output and exit status, so that both outlive
 //     whoever asked for it (see [OpenOutput], [InitState], [SignalInit]);
+//   - keeper is PID 1 of a container in which processes come and go, and starts their inits (see [Keeper]);
 //   - builder turns an app's source into a droplet with buildpacks;
 //   - launcher runs a droplet's start command, and shell an interactive shell beside it.
 //
