@@ -59,6 +59,8 @@ type Status struct {
 type ProcessStatus struct {
 	Process
 	Now []lrp.Instance
+	// Coming are the instances of the version that is taking its place.
+	Coming []lrp.Instance
 }
 
 // Running counts the instances that are healthy.
@@ -127,6 +129,12 @@ func (p *Platform) processes(ctx context.Context, a App) ([]ProcessStatus, error
 				return all, err
 			}
 		}
+		if pr.Successor != "" {
+			var err error
+			if st.Coming, err = p.sched.Instances(ctx, pr.Successor); err != nil {
+				return all, err
+			}
+		}
 		all = append(all, st)
 	}
 	return all, nil
@@ -137,8 +145,11 @@ func (p *Platform) processes(ctx context.Context, a App) ([]ProcessStatus, error
 func (p *Platform) Start(ctx context.Context, app string) error {
 	return p.change(ctx, "start", app, func(ctx context.Context, a App) error {
 		if !a.Started {
-			var err error
-			if a, err = p.launchBeside(ctx, a); err != nil {
+			next, all, err := p.prepare(a)
+			if err != nil {
+				return err
+			}
+			if a, err = next, p.launch(ctx, next, all); err != nil {
 				return err
 			}
 		}
@@ -153,31 +164,40 @@ func (p *Platform) Start(ctx context.Context, app string) error {
 // start, restart or staging of the app that is under way is given up: it fails with ErrStopped.
 func (p *Platform) Stop(ctx context.Context, app string) error {
 	return p.interrupt(ctx, "stop", app, func(ctx context.Context, a App) error {
-		a.Started = false
-		for _, pr := range a.Processes {
-			pr.LRP = ""
-			a.set(pr)
-		}
 		ctx, cancel := p.certain(ctx)
 		defer cancel()
-		if err := p.putApp(ctx, a); err != nil {
+		err := p.edit(ctx, a.ID, func(row *App) {
+			row.Started = false
+			for _, pr := range row.Processes {
+				pr.LRP, pr.Successor = "", ""
+				row.set(pr)
+			}
+		})
+		if err != nil {
 			return err
 		}
 		return p.disown(ctx, a)
 	})
 }
 
-// Restart runs the current droplet with the current settings in place of what runs, and
-// returns when every instance is healthy. What ran before goes on until then.
+// Restart runs the current droplet with the current settings in place of what runs, as App.Strategy
+// says, and returns when every instance is healthy. If they do not get so, what ran before goes on.
+// While a new version takes over, it waits for that; a push that has not come so far is not waited for.
 func (p *Platform) Restart(ctx context.Context, app string) error {
 	return p.change(ctx, "restart", app, func(ctx context.Context, a App) error {
-		return p.replace(ctx, a)
+		next, all, err := p.prepare(a)
+		if err != nil {
+			return err
+		}
+		_, err = p.run(ctx, a, next, all, func(text string) { p.logs.Append(p.apiLine(a.ID, text)) })
+		return err
 	})
 }
 
 // Scale sets how many instances of a process ("": web) are wanted, from 0 on, and returns
 // at once. What runs is of the droplet and settings that it was started with; those that are
-// newer wait for Restart.
+// newer wait for Restart. While a new version takes over, Scale waits for that; a push that has not
+// come so far is not waited for, and then goes on with that number.
 func (p *Platform) Scale(ctx context.Context, app, process string, instances int) error {
 	process = cmp.Or(process, Web)
 	if instances < 0 || instances > lrp.MaxInstances {
@@ -188,17 +208,22 @@ func (p *Platform) Scale(ctx context.Context, app, process string, instances int
 		if pr.Memory == 0 {
 			return a.hasNo(process)
 		}
-		pr.Instances, pr.Next = instances, nil
-		a.set(pr)
+		pr.Instances = instances
 		ctx, cancel := p.certain(ctx)
 		defer cancel()
+		put := func(owned ...lrp.Desired) error {
+			return p.edit(ctx, a.ID, func(row *App) {
+				now := row.Process(process)
+				now.Instances, now.Next, now.LRP = instances, nil, pr.LRP
+				row.set(now)
+			}, owned...)
+		}
 		if !a.Started {
-			return p.putApp(ctx, a)
+			return put()
 		}
 		d, ok := launched.Get(p.db.View(), string(pr.LRP))
 		if !ok { // it had no command so far
 			pr.LRP = p.newLRP(a, pr)
-			a.set(pr)
 			var err error
 			if d, err = p.desired(a, pr); err != nil {
 				return err
@@ -209,7 +234,7 @@ func (p *Platform) Scale(ctx context.Context, app, process string, instances int
 		}
 		// Noted first: if the scheduler is not reached, the next start of the platform tells it.
 		d.Instances = instances
-		if err := p.putApp(ctx, a, d); err != nil {
+		if err := put(d); err != nil {
 			return err
 		}
 		return p.sched.Apply(ctx, d)
@@ -288,6 +313,9 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		if err != nil {
 			return err
 		}
+		if err := p.endTasks(ctx, a); err != nil { // those that came meanwhile
+			return err
+		}
 		p.logs.Drop(a.ID)
 		_, err = p.catalog.Sweep(ctx)
 		return err
@@ -351,7 +379,7 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	run := func(id, command string) cell.Process {
 		return cell.Process{
 			ID: id, Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", command, ""},
-			Env: env, Dir: "/home/vcap/app", Grace: lrp.DefaultGrace,
+			Env: env, Dir: "/home/vcap/app", Grace: cmp.Or(pr.Grace, lrp.DefaultGrace),
 		}
 	}
 	var sidecars []cell.Process
@@ -362,7 +390,8 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	}
 	return lrp.Desired{ID: pr.LRP, Instances: pr.Instances, Annotation: a.ID, Work: cell.Work{
 		Spec: cell.Spec{
-			Stack: a.Stack, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory), PIDs: 1024, NoFile: 16384, Ports: ports,
+			Stack: a.Stack, Tags: a.Tags, Isolation: a.Isolation, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory),
+			PIDs: 1024, NoFile: 16384, LogRate: pr.LogRate, Ports: ports,
 		},
 		Layers:   []cell.Input{{Source: blobSource(d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
 		Process:  run("", command),

@@ -33,12 +33,12 @@ type change struct {
 	giveUp context.CancelCauseFunc
 }
 
-// change runs fn with the app, one change of an app at a time.
+// change runs fn with the app, one change of what an app runs at a time.
 func (p *Platform) change(ctx context.Context, verb, app string, fn func(context.Context, App) error) error {
 	return p.changeApp(ctx, verb, app, false, fn)
 }
 
-// interrupt is change for what need not wait: a change under way is given up.
+// interrupt is change for what need not wait: a change, push or staging under way is given up.
 func (p *Platform) interrupt(ctx context.Context, verb, app string, fn func(context.Context, App) error) error {
 	return p.changeApp(ctx, verb, app, true, fn)
 }
@@ -48,7 +48,14 @@ func (p *Platform) changeApp(ctx context.Context, verb, app string, urgent bool,
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	ctx, unlock, err := p.lockApp(ctx, a.Name, urgent)
+	if urgent { // what is pushed or staged is given up, too
+		_, unlock, err := p.lockApp(ctx, p.pushes, a.Name, true)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", verb, a.Name, err)
+		}
+		defer unlock()
+	}
+	ctx, unlock, err := p.lockApp(ctx, p.changes, a.Name, urgent)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, a.Name, err)
 	}
@@ -78,14 +85,16 @@ func (p *Platform) giveUpAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
-	for _, c := range p.locked {
-		c.giveUp(errEnded)
+	for _, all := range []map[string]*change{p.pushes, p.changes} {
+		for _, c := range all {
+			c.giveUp(errEnded)
+		}
 	}
 }
 
-// lockApp waits until nobody else changes the app of that name; urgent: what others do is
-// given up. The context that it returns ends when somebody urgent comes.
-func (p *Platform) lockApp(ctx context.Context, name string, urgent bool) (context.Context, func(), error) {
+// lockApp waits until nobody else is at the app of that name, which those are whom pushes or changes
+// has; urgent: what others do is given up. The context that it returns ends when somebody urgent comes.
+func (p *Platform) lockApp(ctx context.Context, locked map[string]*change, name string, urgent bool) (context.Context, func(), error) {
 	name = nameKey(name)
 	for {
 		p.mu.Lock()
@@ -93,15 +102,15 @@ func (p *Platform) lockApp(ctx context.Context, name string, urgent bool) (conte
 			p.mu.Unlock()
 			return ctx, nil, errEnded
 		}
-		busy, ok := p.locked[name]
+		busy, ok := locked[name]
 		if !ok {
 			mine := &change{ended: make(chan struct{})}
 			ctx, mine.giveUp = context.WithCancelCause(ctx)
-			p.locked[name] = mine
+			locked[name] = mine
 			p.mu.Unlock()
 			return ctx, func() {
 				p.mu.Lock()
-				delete(p.locked, name)
+				delete(locked, name)
 				p.mu.Unlock()
 				close(mine.ended)
 				mine.giveUp(nil)
@@ -125,41 +134,33 @@ func (p *Platform) certain(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 }
 
-// putApp stores what a change made of an app, and of what it owns. What others change stays
-// as it is.
-func (p *Platform) putApp(ctx context.Context, a App, owned ...lrp.Desired) error {
-	a.Updated = p.now()
+// edit changes an app's row, and notes what the scheduler is told of what the app owns. Others may
+// have changed the row since it was read: fn is given it as it is.
+func (p *Platform) edit(ctx context.Context, app string, fn func(*App), owned ...lrp.Desired) error {
 	return p.db.Update(ctx, func(tx *state.Tx) error {
-		row, ok := apps.Get(tx, a.ID)
+		row, ok := apps.Get(tx, app)
 		if !ok {
-			return fmt.Errorf("app %s is no more: %w", a.Name, fs.ErrNotExist)
+			return absent("the app was deleted meanwhile")
 		}
-		a.Package, a.Droplet, a.Owned = row.Package, row.Droplet, row.Owned
 		for _, d := range owned {
 			if err := launched.Put(tx, d); err != nil {
 				return err
 			}
 		}
-		return apps.Put(tx, a)
+		fn(&row)
+		row.Updated = p.now()
+		return apps.Put(tx, row)
 	})
 }
 
 // own notes what the scheduler is about to hear of.
 func (p *Platform) own(ctx context.Context, app string, all []lrp.Desired) error {
-	return p.db.Update(ctx, func(tx *state.Tx) error {
-		row, ok := apps.Get(tx, app)
-		if !ok {
-			return fmt.Errorf("the app is no more: %w", fs.ErrNotExist)
-		}
-		row.Owned = slices.Clone(row.Owned)
+	return p.edit(ctx, app, func(a *App) {
+		a.Owned = slices.Clone(a.Owned)
 		for _, d := range all {
-			row.Owned = append(row.Owned, d.ID)
-			if err := launched.Put(tx, d); err != nil {
-				return err
-			}
+			a.Owned = append(a.Owned, d.ID)
 		}
-		return apps.Put(tx, row)
-	})
+	}, all...)
 }
 
 // disown has the scheduler let go of all that an app owns but does not run.
@@ -188,6 +189,12 @@ func (p *Platform) disown(ctx context.Context, a App) error {
 			return nil
 		}
 		row.Owned = slices.DeleteFunc(slices.Clone(row.Owned), func(id lrp.ID) bool { return slices.Contains(gone, id) })
+		for _, pr := range row.Processes {
+			if slices.Contains(gone, pr.Successor) {
+				pr.Successor = ""
+				row.set(pr)
+			}
+		}
 		for _, id := range gone {
 			launched.Delete(tx, string(id))
 		}

@@ -18,18 +18,32 @@ const placementGrace = 15 * time.Second
 const readyGrace = time.Minute
 
 // waitHealthy returns the processes of an app when all instances that are wanted run, and
-// those of web are ready for requests. An instance that has crashed so often that it has to pause,
-// that finds no place, or does not get ready, ends the wait: *UnhealthyError.
+// those of web are ready for requests.
 func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, error) {
+	return p.await(ctx, a, placementGrace, func(now []ProcessStatus) (bool, error) {
+		for _, pr := range now {
+			if pr.Running() < pr.Instances {
+				return false, nil
+			}
+			for _, in := range pr.Now {
+				if pr.Type == Web && in.State == lrp.Running && !in.Routable {
+					return false, nil
+				}
+			}
+		}
+		return true, nil
+	})
+}
+
+// await asks done about the processes of an app at first and whenever an instance of theirs, or of also,
+// has changed, until it says so. An instance that has crashed so often that it has to pause, that finds no
+// place for as long as grace, or does not get ready, ends that: *UnhealthyError.
+func (p *Platform) await(ctx context.Context, a App, grace time.Duration, done func([]ProcessStatus) (bool, error), also ...lrp.ID) ([]ProcessStatus, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var place, ready limit
-	defer place.end()
-	defer ready.end()
-	giveUp := func(pr ProcessStatus, in lrp.Instance) func() {
-		return func() { cancel(&UnhealthyError{App: a.Name, Process: pr.Type, Instance: in}) }
-	}
-	mine := a.lrps()
+	pending := limits{} // by GUID; without a place: by ""
+	defer pending.keep(nil)
+	mine := append(a.lrps(), also...)
 	for e, err := range p.watch(ctx, func() {}) {
 		if err != nil {
 			return nil, err
@@ -41,30 +55,25 @@ func (p *Platform) waitHealthy(ctx context.Context, a App) ([]ProcessStatus, err
 		if err != nil {
 			return nil, err
 		}
-		healthy, placed, served := true, true, true
+		late := map[string]bool{}
 		for _, pr := range now {
 			for _, in := range pr.Now {
+				giveUp := func() { cancel(&UnhealthyError{App: a.Name, Process: pr.Type, Instance: in}) }
 				switch {
 				case in.State == lrp.Crashed:
 					return now, &UnhealthyError{App: a.Name, Process: pr.Type, Instance: in}
 				case in.PlacementError != "":
-					placed = false
-					place.begin(placementGrace, giveUp(pr, in))
+					late[""] = true
+					pending.begin("", grace, giveUp)
 				case pr.Type == Web && in.State == lrp.Running && !in.Routable:
-					served = false
-					ready.begin(readyWithin(pr), giveUp(pr, in))
+					late[in.GUID] = true
+					pending.begin(in.GUID, readyWithin(pr), giveUp)
 				}
 			}
-			healthy = healthy && pr.Running() >= pr.Instances
 		}
-		if placed {
-			place.end()
-		}
-		if served {
-			ready.end()
-		}
-		if healthy && served {
-			return now, nil
+		pending.keep(late)
+		if ok, err := done(now); ok || err != nil {
+			return now, err
 		}
 	}
 	return nil, fmt.Errorf("waiting for instances of %s: %w", a.Name, context.Cause(ctx))
@@ -79,34 +88,33 @@ func readyWithin(pr ProcessStatus) time.Duration {
 	return readyGrace
 }
 
-// limit is a time after which something is given up, from its first begin on until end.
-type limit struct{ timer *time.Timer }
+// limits are times after which something is given up, from its first begin on.
+type limits map[string]*time.Timer
 
-func (l *limit) begin(d time.Duration, giveUp func()) {
-	if l.timer == nil && d >= 0 {
-		l.timer = time.AfterFunc(d, giveUp)
+func (l limits) begin(what string, d time.Duration, giveUp func()) {
+	if l[what] == nil && d >= 0 {
+		l[what] = time.AfterFunc(d, giveUp)
 	}
 }
 
-func (l *limit) end() {
-	if l.timer != nil {
-		l.timer.Stop()
-		l.timer = nil
+// keep ends all others.
+func (l limits) keep(late map[string]bool) {
+	for what, t := range l {
+		if !late[what] {
+			t.Stop()
+			delete(l, what)
+		}
 	}
 }
 
 // knownWithin bounds the wait for what is known at once, unless an instance fails just then.
 const knownWithin = time.Second
 
-// awaitKnown waits until those who make the router's table have heard of the instances of web.
-func (p *Platform) awaitKnown(ctx context.Context, a App) {
-	web := a.Process(Web)
-	if web.Instances == 0 || web.LRP == "" {
-		return
-	}
+// awaitKnown waits until those who make the router's table have heard of so many instances of web.
+func (p *Platform) awaitKnown(ctx context.Context, id lrp.ID, instances int) {
 	ctx, cancel := context.WithTimeout(ctx, knownWithin)
 	defer cancel()
-	_ = p.routed.knows(ctx, web.LRP, web.Instances) // else the table gets those that it knows
+	_ = p.routed.knows(ctx, id, instances) // else the table gets those that it knows
 }
 
 // waitRouted returns when the router's table is made for what runs of the app.
@@ -115,6 +123,6 @@ func (p *Platform) waitRouted(ctx context.Context, a App) error {
 	if web.Instances == 0 || web.LRP == "" {
 		return nil
 	}
-	p.awaitKnown(ctx, a)
+	p.awaitKnown(ctx, web.LRP, web.Instances)
 	return p.routed.wait(ctx, web.LRP)
 }

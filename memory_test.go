@@ -115,6 +115,10 @@ func serveInMemory(ctx context.Context, p cell.MemoryProcess) int {
 		fmt.Fprintln(p.Stderr, "I fall")
 		return 17
 	}
+	if from, err := fs.ReadFile(files, "crash-from"); err == nil && p.Getenv("CF_INSTANCE_INDEX") >= string(from) {
+		fmt.Fprintln(p.Stderr, "not one more")
+		return 18
+	}
 	port, err := strconv.Atoi(p.Getenv("PORT"))
 	if err != nil {
 		fmt.Fprintln(p.Stderr, "PORT:", err)

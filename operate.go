@@ -39,7 +39,7 @@ func (p *Platform) Watch(ctx context.Context, after uint64) iter.Seq2[lrp.Event,
 func (p *Platform) AppOf(id lrp.ID) (App, string, bool) {
 	for a := range apps.By(p.db.View(), "lrp", string(id)) {
 		for _, pr := range a.Processes {
-			if pr.LRP == id {
+			if pr.LRP == id || pr.Successor == id {
 				return a, pr.Type, true
 			}
 		}

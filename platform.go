@@ -97,16 +97,17 @@ type Platform struct {
 	agent   *cell.Agent             // nil without Runtime
 	ready   chan struct{}
 
-	mu     sync.Mutex
-	locked map[string]*change // apps under change, by name
-	ran    bool
-	over   bool // Run has ended
+	mu      sync.Mutex
+	pushes  map[string]*change // apps that are pushed or staged, by name
+	changes map[string]*change // apps of which what runs is changed; whoever needs both has that of pushes first
+	ran     bool
+	over    bool // Run has ended
 }
 
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
 func New(c Config) (*Platform, error) {
 	p := &Platform{cfg: c, log: c.Logger, now: c.Now, newID: c.NewID, blobs: c.Blobs, logs: c.Logs,
-		ready: make(chan struct{}), locked: map[string]*change{}}
+		ready: make(chan struct{}), pushes: map[string]*change{}, changes: map[string]*change{}}
 	p.defaults()
 	ctx := context.Background()
 	tables := []state.AnyTable{apps, launched, packages, builds, droplets, routes, caches}

@@ -122,14 +122,16 @@ func (p *Platform) publish(ins []lrp.Instance) {
 		route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
 		if a, ok := apps.Get(v, r.App); ok && a.Started {
 			web := a.Process(Web)
-			served[web.LRP] = true
-			for _, in := range byLRP[web.LRP] {
-				for _, b := range backends(a, web, in) {
-					if r.HTTP2 {
-						b.Protocol = "http2"
+			for _, id := range web.serving() {
+				served[id] = true
+				for _, in := range byLRP[id] {
+					for _, b := range backends(a, in) {
+						if r.HTTP2 {
+							b.Protocol = "http2"
+						}
+						route.Backends = append(route.Backends, b)
+						guids[b.Instance] = true
 					}
-					route.Backends = append(route.Backends, b)
-					guids[b.Instance] = true
 				}
 			}
 		}
@@ -159,11 +161,11 @@ func sameRoute(a, b router.Route) bool {
 
 // backends are the works of an instance that serve: its own, and those that stand for it on
 // a cell that is lost or drained until it runs elsewhere.
-func backends(a App, pr Process, in lrp.Instance) []router.Backend {
+func backends(a App, in lrp.Instance) []router.Backend {
 	var all []router.Backend
 	add := func(guid string, addresses []cell.Address) {
 		if len(addresses) > 0 {
-			all = append(all, router.Backend{App: a.ID, Process: string(pr.LRP), Instance: guid, Index: in.Index, Addr: addresses[0].Host})
+			all = append(all, router.Backend{App: a.ID, Process: string(in.LRP), Instance: guid, Index: in.Index, Addr: addresses[0].Host})
 		}
 	}
 	if serves(in) {

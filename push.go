@@ -1,10 +1,12 @@
 package dewpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +39,20 @@ type PushRequest struct {
 	Env        []string
 	Buildpacks []string
 	Stack      string
+	// Tags are the placement tags of the cells that will do, each of which a cell must have, required
+	// or optional; empty and not nil: none. Isolation is the least level of isolation that will do. Both
+	// hold for staging, too.
+	Tags      []string
+	Isolation string
+	// LogRate is how many bytes each instance of web may print in a second (0: no limit; negative: nothing is
+	// kept), and Grace how long it may take from SIGTERM to SIGKILL (a new app: 10 s).
+	LogRate *int64
+	Grace   time.Duration
+	// Strategy says how the new version takes the place of the one that runs; a new app: Rolling.
+	// MaxInFlight is how many new instances of a process Rolling starts at a time; 0: as it was; a new app,
+	// or negative: a tenth of them.
+	Strategy    Strategy
+	MaxInFlight int
 	// Hosts are routes beside the first.
 	Hosts []string
 	// Replace: what is not given is as for a new app, and not as it was.
@@ -56,6 +72,8 @@ type ProcessRequest struct {
 	Disk      int64
 	Command   string
 	Health    *cell.Health
+	LogRate   *int64
+	Grace     time.Duration
 }
 
 // PushResult says what a push did.
@@ -121,11 +139,14 @@ func (u *push) line(l logs.Line) {
 // staging is a *staging.Error. When ctx ends, or the app is stopped or deleted, Push ends within
 // a second and leaves nothing half-done. Settings that were asked for wait for the next push or
 // restart. Several pushes may run at once; of one app, one at a time.
+//
+// Until the new version begins to take over, what runs can be scaled, restarted and so on; what is
+// asked for after that waits until it has. RunTask never waits.
 func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, error) {
 	if err := req.Validate(); err != nil {
 		return nil, err
 	}
-	ctx, unlock, err := p.lockApp(ctx, req.Name, false)
+	ctx, unlock, err := p.lockApp(ctx, p.pushes, req.Name, false)
 	if err != nil {
 		return nil, fmt.Errorf("push %s: %w", req.Name, err)
 	}
@@ -165,6 +186,9 @@ func (r *PushRequest) Validate() error {
 	case (r.Files == nil) == (r.Path == ""):
 		return fmt.Errorf("push %s: set one of PushRequest.Path and PushRequest.Files, the app's files", r.Name)
 	}
+	if err := r.validatePlace(); err != nil {
+		return fmt.Errorf("push %s: %w", r.Name, err)
+	}
 	for _, p := range r.processes() {
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("push %s: %w", r.Name, err)
@@ -187,9 +211,28 @@ func (r *PushRequest) Validate() error {
 	return nil
 }
 
+// isolations are the levels, weakest first.
+var isolations = []string{"memory", "none", "landlock", "namespaces", "containerd"}
+
+// validatePlace looks at where and how it is to run.
+func (r *PushRequest) validatePlace() error {
+	if r.Isolation != "" && !slices.Contains(isolations, r.Isolation) {
+		return fmt.Errorf("isolation %q is not known: use one of %s", r.Isolation, strings.Join(isolations, ", "))
+	}
+	for _, t := range r.Tags {
+		if t == "" || strings.TrimSpace(t) != t {
+			return fmt.Errorf("placement tag %q: leave out what is empty, and spaces around it", t)
+		}
+	}
+	if !slices.Contains([]Strategy{"", Rolling, BlueGreen, Recreate}, r.Strategy) {
+		return fmt.Errorf("strategy %q is not known: use %q, %q or %q", r.Strategy, Rolling, BlueGreen, Recreate)
+	}
+	return nil
+}
+
 // processes are the settings of all processes, web first.
 func (r *PushRequest) processes() []ProcessRequest {
-	web := ProcessRequest{Type: Web, Instances: r.Instances, Memory: r.Memory, Disk: r.Disk, Command: r.Command, Health: r.Health}
+	web := ProcessRequest{Type: Web, Instances: r.Instances, Memory: r.Memory, Disk: r.Disk, Command: r.Command, Health: r.Health, LogRate: r.LogRate, Grace: r.Grace}
 	return append([]ProcessRequest{web}, r.Processes...)
 }
 
@@ -203,6 +246,8 @@ func (p *ProcessRequest) validate() error {
 		return fmt.Errorf("process %s: %d instances: %d is the most", p.Type, *p.Instances, lrp.MaxInstances)
 	case p.Memory < 0 || p.Disk < 0:
 		return fmt.Errorf("process %s: memory %d, disk %d: neither can be negative", p.Type, p.Memory, p.Disk)
+	case p.Grace < 0:
+		return fmt.Errorf("process %s: grace of %v: it cannot be negative; 0 is as it was, or %v", p.Type, p.Grace, lrp.DefaultGrace)
 	}
 	var ports []int
 	if p.Type == Web {
@@ -296,6 +341,12 @@ func (r *PushRequest) apply(a *App) {
 	if r.Stack != "" {
 		a.Stack = r.Stack
 	}
+	if r.Tags != nil {
+		a.Tags = r.Tags
+	}
+	a.Isolation = cmp.Or(r.Isolation, a.Isolation)
+	a.Strategy = cmp.Or(r.Strategy, a.Strategy)
+	a.MaxInFlight = max(cmp.Or(r.MaxInFlight, a.MaxInFlight), 0)
 	a.Env = mergeEnv(a.Env, r.Env)
 }
 
@@ -338,6 +389,10 @@ func (p *ProcessRequest) apply(to *Process) {
 	if p.Health != nil {
 		to.Health = *p.Health
 	}
+	if p.LogRate != nil {
+		to.LogRate = *p.LogRate
+	}
+	to.Grace = cmp.Or(p.Grace, to.Grace)
 }
 
 // mergeEnv returns base with each of over set, in a stable order.

@@ -1,6 +1,7 @@
 package dewpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,11 @@ import (
 
 // run puts a push's droplet in place of what runs.
 func (u *push) run(ctx context.Context) error {
+	ctx, unlock, err := u.p.lockApp(ctx, u.p.changes, u.req.Name, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	a, err := u.p.App(u.res.App.ID)
 	if err != nil {
 		return err
@@ -18,13 +24,13 @@ func (u *push) run(ctx context.Context) error {
 	u.begin(StepRun)
 	stopTell := u.tellLines(ctx, a.ID)
 	defer stopTell()
-	next, err := u.p.launchBeside(ctx, a)
+	next, all, err := u.p.prepare(a)
 	if err != nil {
 		return err
 	}
-	u.done("%s", scheduled(next))
+	u.done("%s", scheduled(a, next))
 	u.begin(StepHealthy)
-	u.res.Processes, err = u.p.settle(ctx, a, next)
+	u.res.Processes, err = u.p.run(ctx, a, next, all, func(text string) { u.p.logs.Append(u.p.apiLine(a.ID, text)) })
 	u.res.App = next
 	if err != nil {
 		return err
@@ -39,15 +45,35 @@ func (u *push) run(ctx context.Context) error {
 	return nil
 }
 
-// scheduled says what was given to the scheduler.
-func scheduled(a App) string {
+// run runs next instead of old, which is the same app with what runs of it now, and returns when all
+// instances are healthy.
+func (p *Platform) run(ctx context.Context, old, next App, all []lrp.Desired, tell func(string)) ([]ProcessStatus, error) {
+	if len(old.lrps()) > 0 {
+		return p.takeOver(ctx, old, next, all, tell)
+	}
+	if err := p.launch(ctx, next, all); err != nil {
+		return nil, err
+	}
+	now, err := p.waitHealthy(ctx, next)
+	if err != nil {
+		return now, err
+	}
+	return now, p.waitRouted(ctx, next)
+}
+
+// scheduled says what is given to the scheduler, and how it takes over.
+func scheduled(old, next App) string {
 	var parts []string
-	for _, pr := range a.Processes {
+	for _, pr := range next.Processes {
 		if pr.LRP != "" {
 			parts = append(parts, fmt.Sprintf("%s: %d × %s memory", pr.Type, pr.Instances, FormatBytes(pr.Memory)))
 		}
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if len(old.lrps()) > 0 {
+		text += "; " + string(cmp.Or(next.Strategy, Rolling)) + " in place of what runs"
+	}
+	return text
 }
 
 // tellLines passes the app's lines on from now on, until the returned function was called.
@@ -81,15 +107,13 @@ func (u *push) tellLines(ctx context.Context, app string) (stop func()) {
 	}
 }
 
-// launchBeside applies new processes for an app, whatever runs of it, and returns the app
-// with them; the row still has the old ones until settle.
-func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
-	ran := len(a.lrps()) > 0
-	next := a
+// prepare makes new processes for an app, whatever runs of it, and returns the app with them. Nobody
+// knows of them so far.
+func (p *Platform) prepare(a App) (next App, all []lrp.Desired, err error) {
+	next = a
 	next.Started = true
-	var all []lrp.Desired
 	for _, pr := range a.Processes {
-		pr.LRP = p.newLRP(a, pr)
+		pr.LRP, pr.Successor = p.newLRP(a, pr), ""
 		if pr.Next != nil {
 			pr.Instances, pr.Next = *pr.Next, nil
 		}
@@ -98,35 +122,52 @@ func (p *Platform) launchBeside(ctx context.Context, a App) (App, error) {
 		case errors.Is(err, ErrNoCommand) && pr.Type != Web && pr.Instances == 0:
 			pr.LRP = "" // the droplet has no such process any more, and nobody misses it
 		case err != nil:
-			return a, err
+			return a, nil, err
 		default:
 			all = append(all, d)
 		}
 		next.set(pr)
 	}
+	return next, all, nil
+}
+
+// launch runs the processes of an app of which nothing runs. They are the app's at once, so that they
+// are healed from now on even if the first start fails, as with Cloud Foundry.
+func (p *Platform) launch(ctx context.Context, next App, all []lrp.Desired) error {
 	if err := ctx.Err(); err != nil {
-		return a, err
+		return err
 	}
 	ctx, cancel := p.certain(ctx)
 	defer cancel()
-	if err := p.own(ctx, a.ID, all); err != nil {
-		return a, err
+	if err := p.own(ctx, next.ID, all); err != nil {
+		return err
 	}
 	for _, d := range all {
 		if err := p.sched.Apply(ctx, d); err != nil {
-			p.withdraw(ctx, a)
-			return a, err
+			p.withdraw(ctx, next)
+			return err
 		}
 	}
-	if !ran {
-		// Nothing runs: the new processes are the app's at once, so that they are healed from
-		// now on even if the first start fails, as with Cloud Foundry.
-		if err := p.putApp(ctx, next); err != nil {
-			p.withdraw(ctx, a)
-			return a, err
-		}
+	if err := p.install(ctx, next); err != nil {
+		p.withdraw(ctx, next)
+		return err
 	}
-	return next, nil
+	return nil
+}
+
+// install makes the processes of next those that the app runs.
+func (p *Platform) install(ctx context.Context, next App) error {
+	return p.edit(ctx, next.ID, func(row *App) {
+		row.Started = true
+		for _, pr := range next.Processes {
+			now := row.Process(pr.Type)
+			now.LRP, now.Successor, now.Instances = pr.LRP, "", pr.Instances
+			if now.Next != nil && *now.Next == pr.Instances {
+				now.Next = nil
+			}
+			row.set(now)
+		}
+	})
 }
 
 // withdraw removes processes that did not become an app's. What fails here is done by the
@@ -137,57 +178,4 @@ func (p *Platform) withdraw(ctx context.Context, a App) {
 	if err := p.disown(ctx, a); err != nil {
 		p.log.Error("removing processes that are not wanted failed", "app", a.Name, "error", err)
 	}
-}
-
-// settle waits for the new processes of next and lets them take the place of the old ones.
-// If they do not become healthy, the old ones go on and the new ones are removed.
-func (p *Platform) settle(ctx context.Context, old, next App) ([]ProcessStatus, error) {
-	replaces := len(old.lrps()) > 0
-	now, err := p.waitHealthy(ctx, next)
-	if err != nil {
-		if replaces {
-			p.withdraw(ctx, old)
-			if errors.Is(context.Cause(ctx), ErrStopped) {
-				return now, err // nothing goes on
-			}
-			return now, goesOn(err)
-		}
-		return now, err
-	}
-	if replaces {
-		p.awaitKnown(ctx, next) // before, so that the old ones get the requests until the new ones can
-		certain, cancel := p.certain(ctx)
-		defer cancel()
-		if err := p.putApp(certain, next); err != nil {
-			p.withdraw(ctx, old)
-			return now, err
-		}
-	}
-	if err := p.waitRouted(ctx, next); err != nil {
-		p.withdraw(ctx, next)
-		return now, err
-	}
-	certain, cancel := p.certain(ctx)
-	defer cancel()
-	return now, p.disown(certain, next)
-}
-
-// goesOn adds to the error of a replacement what has become of what it should replace.
-func goesOn(err error) error {
-	note := "what ran before goes on"
-	var u *UnhealthyError
-	if errors.As(err, &u) && u.Instance.PlacementError != "" {
-		note += "; until the new instances serve, both need room: add a cell, scale something down, or stop the app first"
-	}
-	return fmt.Errorf("%w\n(%s)", err, note)
-}
-
-// replace runs an app's current droplet in place of what runs.
-func (p *Platform) replace(ctx context.Context, a App) error {
-	next, err := p.launchBeside(ctx, a)
-	if err != nil {
-		return err
-	}
-	_, err = p.settle(ctx, a, next)
-	return err
 }

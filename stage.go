@@ -57,7 +57,7 @@ func (p *Platform) Stage(ctx context.Context, app string, out func(logs.Line)) (
 	if err != nil {
 		return Droplet{}, err
 	}
-	ctx, unlock, err := p.lockApp(ctx, a.Name, false)
+	ctx, unlock, err := p.lockApp(ctx, p.pushes, a.Name, false)
 	if err != nil {
 		return Droplet{}, fmt.Errorf("stage %s: %w", a.Name, err)
 	}
@@ -123,7 +123,7 @@ func (p *Platform) buildFailed(ctx context.Context, b Build, out func(logs.Line)
 func (p *Platform) stagingRequest(ctx context.Context, a App, pkg Package, id string, lease catalog.Lease) (staging.Request, error) {
 	web := a.Process(Web)
 	req := staging.Request{
-		ID: id, App: a.ID, AppName: a.Name, Buildpacks: a.Buildpacks, Stack: a.Stack, Env: a.Env,
+		ID: id, App: a.ID, AppName: a.Name, Buildpacks: a.Buildpacks, Stack: a.Stack, Tags: a.Tags, Isolation: a.Isolation, Env: a.Env,
 		Memory: web.Memory, Disk: web.Disk, Timeout: p.cfg.StagingTimeout,
 		Package: cell.Input{Source: cell.Source("package:" + pkg.ID), Dir: "/tmp/app", Name: "app package"},
 	}

@@ -20,7 +20,14 @@ type App struct {
 	Env        []string `json:"env,omitempty"`
 	Buildpacks []string `json:"buildpacks,omitempty"`
 	Stack      string   `json:"stack,omitempty"`
-	Started    bool     `json:"started"`
+	// Tags are the placement tags of the cells that will do, and Isolation is the least level that
+	// will, for stagings, instances and tasks alike: see cell.Spec.
+	Tags      []string `json:"tags,omitempty"`
+	Isolation string   `json:"isolation,omitempty"`
+	// Strategy and MaxInFlight are how the next version takes over, as in PushRequest.
+	Strategy    Strategy `json:"strategy,omitempty"`
+	MaxInFlight int      `json:"maxInFlight,omitempty"`
+	Started     bool     `json:"started"`
 	// Processes are what it runs: web first, and the others by name.
 	Processes []Process `json:"processes"`
 	// Owned are the ids of all that the scheduler may run for it. An id is here before the
@@ -51,8 +58,16 @@ type Process struct {
 	// Health says how its health is learned; zero: for web a TCP connection to its port within
 	// 60 seconds, for others that it runs.
 	Health cell.Health `json:"health"`
+	// LogRate is how many bytes each instance may print in a second; 0: no limit; negative: nothing
+	// is kept.
+	LogRate int64 `json:"logRate,omitempty"`
+	// Grace is how long an instance may take from SIGTERM to SIGKILL; 0: lrp.DefaultGrace.
+	Grace time.Duration `json:"grace,omitempty"`
 	// LRP is the id of what the scheduler runs of it now; "" while the app is stopped.
 	LRP lrp.ID `json:"lrp,omitempty"`
+	// Successor is the id of the version that is taking its place, and gets requests beside it; "":
+	// none is.
+	Successor lrp.ID `json:"successor,omitempty"`
 }
 
 // nameKey is the name as it must be unique: routes know no case.
@@ -96,14 +111,22 @@ func (a App) bare() App {
 		p := newProcess(pr.Type)
 		if pr.LRP != "" {
 			next := p.Instances
-			p.LRP, p.Next, p.Instances = pr.LRP, &next, pr.Instances
+			p.LRP, p.Successor, p.Next, p.Instances = pr.LRP, pr.Successor, &next, pr.Instances
 		}
 		b.set(p)
 	}
 	return b
 }
 
-// lrps are the ids of what runs of an app.
+// serving are the ids of what gets the requests of a web process.
+func (p *Process) serving() []lrp.ID {
+	if p.Successor == "" {
+		return []lrp.ID{p.LRP}
+	}
+	return []lrp.ID{p.LRP, p.Successor}
+}
+
+// lrps are the ids of what runs of an app, but for what takes its place.
 func (a *App) lrps() []lrp.ID {
 	var ids []lrp.ID
 	for _, p := range a.Processes {
@@ -203,6 +226,11 @@ var (
 			keys := make([]string, 0, len(a.Processes))
 			for _, id := range a.lrps() {
 				keys = append(keys, string(id))
+			}
+			for _, p := range a.Processes {
+				if p.Successor != "" {
+					keys = append(keys, string(p.Successor))
+				}
 			}
 			return keys
 		}})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"path"
 	"slices"
@@ -54,7 +55,7 @@ func (p *Platform) taskKeeper() (taskKeeper, error) {
 }
 
 // RunTask has a command run once with an app's current droplet, and returns at once; the app
-// need not be started. The task goes on if the caller leaves, and through a restart of the
+// need not be started, and a push under way is not waited for. The task goes on if the caller leaves, and through a restart of the
 // platform over the same journal. WatchTasks and Task tell its end.
 func (p *Platform) RunTask(ctx context.Context, app string, r TaskRequest) (Task, error) {
 	k, err := p.taskKeeper()
@@ -72,30 +73,48 @@ func (p *Platform) RunTask(ctx context.Context, app string, r TaskRequest) (Task
 		return Task{}, fmt.Errorf("run a task of %s: result file %q: give its whole path, such as /home/vcap/app/%s", app, r.Result, path.Base(r.Result))
 	}
 	var id string
-	err = p.change(ctx, "run a task of", app, func(ctx context.Context, a App) error {
-		id = p.newID()
-		pr := a.Process(Web)
-		pr.Type, pr.Command, pr.Health = "task", r.Command, cell.Health{}
-		pr.Memory, pr.Disk = cmp.Or(r.Memory, pr.Memory), cmp.Or(r.Disk, pr.Disk)
-		pr.LRP = lrp.ID(id)
-		d, err := p.desired(a, pr)
-		if err != nil {
-			return err
-		}
-		w := d.Work
-		w.Health, w.Sidecars, w.Timeout = nil, nil, r.Timeout
-		w.Log.Source = "APP/TASK/" + cmp.Or(r.Name, id[:min(len(id), 8)])
-		if r.Result != "" {
-			w.Outputs = []cell.Output{{Path: r.Result, MaxBytes: maxResult, Inline: true}}
-		}
-		ctx, cancel := p.certain(ctx)
-		defer cancel()
-		return k.DesireTask(ctx, id, w, a.ID)
-	})
+	a, err := p.App(app)
 	if err != nil {
-		return Task{}, err
+		return Task{}, fmt.Errorf("run a task: %w", err)
+	}
+	w, id, err := p.taskWork(a, r)
+	if err != nil {
+		return Task{}, fmt.Errorf("run a task of %s: %w", a.Name, err)
+	}
+	ctx, cancel := p.certain(ctx)
+	defer cancel()
+	if err := k.DesireTask(ctx, id, w, a.ID); err != nil {
+		return Task{}, fmt.Errorf("run a task of %s: %w", a.Name, err)
+	}
+	// Nothing is locked. Who deletes the app ends its tasks when its row is gone: ours is among them, or
+	// we see that here.
+	if _, err := p.App(a.ID); err != nil {
+		if err := endTask(ctx, k, id); err != nil {
+			return Task{}, fmt.Errorf("run a task of %s: the app was deleted meanwhile: %w", a.Name, err)
+		}
+		return Task{}, fmt.Errorf("run a task of %s: %w", a.Name, absent("the app was deleted meanwhile"))
 	}
 	return k.Task(id)
+}
+
+// taskWork is what to run, and its id.
+func (p *Platform) taskWork(a App, r TaskRequest) (cell.Work, string, error) {
+	id := p.newID()
+	pr := a.Process(Web)
+	pr.Type, pr.Command, pr.Health = "task", r.Command, cell.Health{}
+	pr.Memory, pr.Disk = cmp.Or(r.Memory, pr.Memory), cmp.Or(r.Disk, pr.Disk)
+	pr.LRP = lrp.ID(id)
+	d, err := p.desired(a, pr)
+	if err != nil {
+		return cell.Work{}, "", err
+	}
+	w := d.Work
+	w.Health, w.Sidecars, w.Timeout = nil, nil, r.Timeout
+	w.Log.Source = "APP/TASK/" + cmp.Or(r.Name, id[:min(len(id), 8)])
+	if r.Result != "" {
+		w.Outputs = []cell.Output{{Path: r.Result, MaxBytes: maxResult, Inline: true}}
+	}
+	return w, id, nil
 }
 
 // Task returns a task by its id; unknown: an error that wraps fs.ErrNotExist.
@@ -159,14 +178,20 @@ func (p *Platform) endTasks(ctx context.Context, a App) error {
 		return nil
 	}
 	for _, t := range tasksOf(k, a) {
-		if t.State != scheduler.TaskCompleted {
-			if err := k.CancelTask(ctx, t.ID); err != nil && !errors.Is(err, scheduler.ErrTaskState) {
-				return err
-			}
-		}
-		if err := k.ForgetTask(ctx, t.ID); err != nil {
+		if err := endTask(ctx, k, t.ID); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// endTask cancels and forgets a task. One that is not there: nil.
+func endTask(ctx context.Context, k taskKeeper, id string) error {
+	if err := k.CancelTask(ctx, id); err != nil && !errors.Is(err, scheduler.ErrTaskState) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := k.ForgetTask(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

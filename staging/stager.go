@@ -148,6 +148,10 @@ func (s *Stager) run(ctx context.Context, r Request, limit time.Duration, p *pha
 	if err != nil {
 		return Result{}, p.failed(ctx, err)
 	}
+	if len(r.Tags) > 0 {
+		w.Spec.Tags = r.Tags
+	}
+	w.Spec.Isolation = cmp.Or(r.Isolation, w.Spec.Isolation)
 	// The cell ends the work by itself, too, should it lose us.
 	if left := limit - s.now().Sub(began); w.Timeout <= 0 || left < w.Timeout {
 		w.Timeout = max(left, time.Second)

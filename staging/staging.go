@@ -23,6 +23,9 @@ type Request struct {
 	// Buildpacks to use, in order: names of the catalogue, or locations. None: detect.
 	Buildpacks []string `json:"buildpacks,omitempty"`
 	Stack      string   `json:"stack,omitempty"`
+	// Tags and Isolation say which cells will do, as in cell.Spec.
+	Tags      []string `json:"tags,omitempty"`
+	Isolation string   `json:"isolation,omitempty"`
 	// Env is the app's environment, "K=V"; later wins.
 	Env []string `json:"env,omitempty"`
 	// Application is VCAP_APPLICATION; nil: made of App and AppName.
