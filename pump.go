@@ -10,6 +10,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
 	"github.com/dewpoint-go/dewpoint/router"
+	"github.com/dewpoint-go/dewpoint/state"
 )
 
 // watch is the scheduler's Watch that begins anew where changes were missed: then all
@@ -84,13 +85,20 @@ func (p *Platform) pumpRoutes(ctx context.Context) error {
 	}()
 	for {
 		changed := p.db.Changed(apps, routes)
-		sure, confirmed := p.confirmed(set.list())
-		p.publish(sure)
+		var confirmed <-chan struct{}
+		if ready == nil {
+			p.follow(set)
+		} else {
+			var sure []lrp.Instance
+			sure, confirmed = p.confirmed(set.list())
+			p.publish(sure)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ready:
 			ready = nil
+			set.renew()
 		case <-confirmed:
 		case err, ok := <-failed:
 			if !ok {
@@ -103,53 +111,125 @@ func (p *Platform) pumpRoutes(ctx context.Context) error {
 	}
 }
 
-// publish brings the router's table up to date with what there is.
+// follow brings the router's table up to date with what has changed since.
+func (p *Platform) follow(set *instanceSet) {
+	changed, whole := set.take()
+	rev := p.db.View().Rev()
+	list, err := p.db.Changes(p.routed.rev, apps, routes)
+	if whole || err != nil { // they are no longer kept
+		p.publish(set.list())
+		return
+	}
+	ids := map[string]bool{}
+	for _, c := range list {
+		rev = max(rev, c.Rev)
+		for _, row := range []any{c.Old, c.New} {
+			switch row := row.(type) {
+			case App:
+				ids[row.ID] = true
+			case Route:
+				ids[row.App] = true
+			}
+		}
+	}
+	known := map[lrp.ID]int{}
+	for _, id := range changed {
+		known[id] = serving(set.of(id))
+		if app := p.routed.lrps[id]; app != "" { // only this goroutine changes it
+			ids[app] = true
+		}
+	}
+	if len(ids)+len(known) > 0 {
+		p.show(p.db.View(), ids, set.of, known, false)
+	}
+	p.routed.rev = rev
+}
+
+// publish brings the router's table up to date with all that there is.
 func (p *Platform) publish(ins []lrp.Instance) {
 	v := p.db.View()
 	byLRP := map[lrp.ID][]lrp.Instance{}
-	known := map[lrp.ID]int{}
 	for _, in := range ins {
 		byLRP[in.LRP] = append(byLRP[in.LRP], in)
-		if serves(in) {
-			known[in.LRP]++
-		}
 	}
-	var changes []router.Change
-	next := map[string]router.Route{}
-	served := map[lrp.ID]bool{}
-	guids := map[string]bool{}
+	known := map[lrp.ID]int{}
+	for id, all := range byLRP {
+		known[id] = serving(all)
+	}
+	ids := map[string]bool{}
 	for r := range routes.All(v) {
-		route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
-		if a, ok := apps.Get(v, r.App); ok && a.Started {
-			web := a.Process(Web)
-			for _, id := range web.serving() {
-				served[id] = true
-				for _, in := range byLRP[id] {
-					for _, b := range backends(a, in) {
-						if r.HTTP2 {
-							b.Protocol = "http2"
+		ids[r.App] = true
+	}
+	for id := range p.routed.apps {
+		ids[id] = true
+	}
+	p.show(v, ids, func(id lrp.ID) []lrp.Instance { return byLRP[id] }, known, true)
+	p.routed.rev = v.Rev()
+}
+
+// show makes the routes of apps anew and gives the router those that have changed. known says how
+// many instances of processes serve: of all, or of those that have changed.
+func (p *Platform) show(v *state.Snapshot, ids map[string]bool, instances func(lrp.ID) []lrp.Instance, known map[lrp.ID]int, whole bool) {
+	made := map[string]bool{}
+	next := map[string]routedApp{}
+	var changes []router.Change
+	for id := range ids {
+		ra := routedApp{guids: map[string]bool{}}
+		for r := range routes.By(v, "app", id) {
+			route := router.Route{Host: r.Host, Path: r.Path, Options: r.Options}
+			if a, ok := apps.Get(v, id); ok && a.Started {
+				web := a.Process(Web)
+				ra.lrps = web.serving()
+				for _, id := range ra.lrps {
+					for _, in := range instances(id) {
+						for _, b := range backends(a, in) {
+							if r.HTTP2 {
+								b.Protocol = "http2"
+							}
+							route.Backends = append(route.Backends, b)
+							ra.guids[b.Instance] = true
 						}
-						route.Backends = append(route.Backends, b)
-						guids[b.Instance] = true
 					}
 				}
 			}
+			key := r.key()
+			ra.keys, made[key] = append(ra.keys, key), true
+			if old, ok := p.table[key]; !ok || !sameRoute(old, route) {
+				changes = append(changes, router.Change{Route: route})
+			}
 		}
-		next[r.key()] = route
-		if old, ok := p.table[r.key()]; !ok || !sameRoute(old, route) {
-			changes = append(changes, router.Change{Route: route})
+		next[id] = ra
+	}
+	for id := range ids {
+		for _, key := range p.routed.apps[id].keys {
+			if old, ok := p.table[key]; ok && !made[key] {
+				changes = append(changes, router.Change{Route: old, Gone: true})
+			}
 		}
 	}
-	for key, old := range p.table {
-		if _, ok := next[key]; !ok {
-			changes = append(changes, router.Change{Route: old, Gone: true})
+	if p.table == nil {
+		p.table = map[string]router.Route{}
+	}
+	for _, c := range changes {
+		if key := c.Route.Host + c.Route.Path; c.Gone {
+			delete(p.table, key)
+		} else {
+			p.table[key] = c.Route
 		}
 	}
-	p.table = next
 	if len(changes) > 0 {
 		p.router.SetTable(p.router.Table().With(changes...))
 	}
-	p.routed.set(served, guids, known)
+	p.routed.update(next, known, whole)
+}
+
+func serving(ins []lrp.Instance) (n int) {
+	for _, in := range ins {
+		if serves(in) {
+			n++
+		}
+	}
+	return n
 }
 
 // sameRoute compares what this file makes.
