@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -199,7 +200,7 @@ func (c *Core) placeRow(t *turn, p *placing) {
 	m, err := c.choose(p.want)
 	r := p.row
 	if err != nil {
-		if r.PlacementError = err.Error(); heldUp(err) {
+		if r.PlacementError = stored(err.Error()); heldUp(err) {
 			t.held = append(t.held, r.LRP)
 		} else {
 			t.fail = append(t.fail, r.LRP)
@@ -249,6 +250,11 @@ func orNone(s string) string {
 		return "(none)"
 	}
 	return s
+}
+
+// stored is a reason as rows keep it, in at most 1024 bytes.
+func stored(why string) string {
+	return lrp.Failure(cell.Status{Failure: cmp.Or(why, "the cell did not say why")})
 }
 
 // heldUp tells that the starting limit is why.

@@ -186,7 +186,7 @@ func (c *Core) placeTask(t *turn, p *placing) {
 		c.launch(t, m, w, key)
 		x = x.claim(m.id, guid, why, t.now)
 	case heldUp(err):
-		x.PlacementError = err.Error()
+		x.PlacementError = stored(err.Error())
 		t.heldT = append(t.heldT, x.ID)
 	default:
 		// Each half minute without a place counts. That nobody answers is not the task's fault:
@@ -199,7 +199,7 @@ func (c *Core) placeTask(t *turn, p *placing) {
 			}
 		}
 		if x.State == TaskPending {
-			x.PlacementError = err.Error()
+			x.PlacementError = stored(err.Error())
 			t.failT = append(t.failT, x.ID)
 		}
 	}

@@ -175,6 +175,7 @@ func TestRefusals(t *testing.T) {
 			}
 			return big(1, 1)
 		}, "insufficient resources: containers (3 cells: lacks containers)"},
+		{"disk only", func(_, _, _ *CellView) Want { return big(1, 500) }, "insufficient resources: disk (3 cells: lacks disk)"},
 		{"nothing in common", func(a, b, c *CellView) Want {
 			a.Used.Memory, b.Used.Memory, c.Used.Disk = 100, 100, 100
 			return big(10, 10)

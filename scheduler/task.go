@@ -81,6 +81,7 @@ func (t Task) unclaim(now time.Time) Task {
 func (t Task) reject(why string, now time.Time) Task {
 	t = t.unclaim(now)
 	t.Rejections++
+	why = stored(why)
 	t.PlacementError = why
 	if t.Rejections >= maxRejections {
 		return t.complete(why, now)

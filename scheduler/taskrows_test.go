@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"errors"
 	"io/fs"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,6 +174,24 @@ func TestTaskPlacement(t *testing.T) {
 		fakes[1].Finish(x.GUID, 0)
 		synctest.Wait()
 		assert.Equal(t, scheduler.TaskRunning, taskOf(t, s, "big").State)
+	})
+}
+
+// What a cell says at length is stored in brief.
+func TestLongReasons(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		fakes, cells := cellsOf(schedulertest.Config{ID: "c1"})
+		fakes[0].Refuse(func(cell.Work) string { return "no " + strings.Repeat("é", 1000) })
+		s := started(t, scheduler.Config{Cells: cells})
+		all := apply(t, s, web("a", 1))
+		assert.Len(t, all[0].PlacementError, 1024)
+		x := desire(t, s, "t")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		x = taskOf(t, s, x.ID)
+		assert.Equal(t, scheduler.TaskCompleted, x.State)
+		assert.LessOrEqual(t, len(x.Failure), 1024)
+		assert.Contains(t, x.Failure, "no éé")
 	})
 }
 
