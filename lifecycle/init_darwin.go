@@ -30,3 +30,5 @@ func killLeft(s started, _ string) error {
 func limitFiles(n uint64) error {
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n})
 }
+
+func preferToEnd(int) {}

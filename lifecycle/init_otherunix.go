@@ -20,3 +20,5 @@ func killLeft(s started, _ string) error {
 }
 
 func limitFiles(uint64) error { return errors.ErrUnsupported }
+
+func preferToEnd(int) {}

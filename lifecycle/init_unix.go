@@ -39,13 +39,14 @@ func signalProcess(pid int, s syscall.Signal) error {
 	return nil
 }
 
-// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] [-inner] -- prog args…
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] -- prog args…
 type initRole struct {
 	state, dir string
 	jail       string // a file with a jail.Spec as JSON: what the process shall see; "": what init sees
 	inner      bool   // the machine's numbers of processes are not known here
 	output     int64
 	nofile     uint64
+	groups     []string // files of control groups to go to (cgroup.procs)
 	args       []string
 
 	out     *outputWriter
@@ -97,6 +98,11 @@ func (r *initRole) leave(exit *Exit) {
 func (r *initRole) start(args []string) (*Exit, error) {
 	if err := r.parse(args); err != nil {
 		return nil, err
+	}
+	for _, g := range r.groups { // first of all: what is taken before counts for another group
+		if err := os.WriteFile(g, []byte("0"), 0); err != nil {
+			return nil, fmt.Errorf("go to its control group: %w", err)
+		}
 	}
 	// Not the folders above: they were removed if whoever started us has ended, and its
 	// successor has cleaned up, before we came here.
@@ -151,12 +157,13 @@ func (r *initRole) parse(args []string) (err error) {
 	fl.Int64Var(&r.output, "output", 0, "")
 	fl.Uint64Var(&r.nofile, "nofile", 0, "")
 	fl.StringVar(&r.jail, "jail", "", "")
+	fl.Func("group", "", func(s string) error { r.groups = append(r.groups, s); return nil })
 	fl.BoolVar(&r.inner, "inner", false, "")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
 	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
-		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] [-inner] -- PROGRAM [ARG…]")
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] -- PROGRAM [ARG…]")
 	}
 	r.state, err = filepath.Abs(r.state)
 	return err
@@ -197,6 +204,8 @@ func (r *initRole) exec() (code int, err error) {
 		r.main, err = syscall.ForkExec("/bin/sh", append([]string{"sh", path}, r.args[1:]...), attr)
 	}
 	switch {
+	case err == nil:
+		preferToEnd(r.main)
 	case errors.Is(err, syscall.ENOENT):
 		return 127, fmt.Errorf("%s: its interpreter or loader is not there", path)
 	case err != nil:

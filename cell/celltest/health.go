@@ -38,6 +38,7 @@ var healthCases = []struct {
 	{"Drain", testDrain},
 	{"ListensElsewhere", testElsewhere},
 	{"LimitOfFiles", testFiles},
+	{"LimitOfMemory", testMemory},
 	{"LimitOfDisk", testDisk},
 	{"Usage", testUsage},
 }

@@ -60,6 +60,38 @@ func testFiles(t *testing.T, c Cell) {
 	}
 }
 
+// A work that takes more memory than it may is ended alone, and its owner reads the figure.
+func testMemory(t *testing.T, c Cell) {
+	st, err := c.State(t.Context())
+	must(t, err)
+	if !slices.Contains(st.Total.Enforced, "memory") {
+		t.Skip("memory is not said to be enforced")
+	}
+	other := c.instance("w2", cell.Health{Type: "process"}, "eat=8", "hang")
+	other.Spec.Memory = 64 << 20
+	must(t, c.Start(t.Context(), other))
+	until(t, c, "w2", "running", phase(cell.PhaseRunning))
+	w := c.instance("w1", cell.Health{Type: "process"}, "out=before", "eat=256", "hang")
+	w.Spec.Memory = 64 << 20
+	s := ended(t, c, w)
+	first, advice, _ := strings.Cut(s.Failure, "\n")
+	if s.Reason != cell.ReasonExit || s.Exit == nil || !s.Exit.OutOfMemory || first != "APP/PROC/WEB: Exited with status 137 (out of memory)" ||
+		!strings.Contains(advice, "its limit of 64M") {
+		t.Errorf("status is %+v, exit %+v", s, s.Exit)
+	}
+	expectLines(t, lines(t, c, "w1"), "APP/PROC/WEB before", "APP/PROC/WEB Exit status 137 (out of memory)", "CELL "+advice)
+	for e, err := range c.Watch(t.Context()) {
+		must(t, err)
+		if e.Status.ID == "w2" && e.Status.Phase != cell.PhaseRunning {
+			t.Errorf("the other one is %+v", e.Status)
+		}
+		if e.Synced {
+			break
+		}
+	}
+	must(t, c.Stop(t.Context(), "w2"))
+}
+
 // A work that takes more than its disk is ended: by the Runtime, which lets it write no more, or by the
 // cell that measures it.
 func testDisk(t *testing.T, c Cell) {

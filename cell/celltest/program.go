@@ -34,6 +34,7 @@ import (
 //	cat=FILE                prints a file, or says "absent FILE"
 //	write=FILE:TEXT         writes a file
 //	await=FILE              waits until a file is there, or for TERM
+//	eat=N                   takes N MiB of memory, keeps them and prints "eaten"
 //	open=N                  opens N files, or says why not and ends with status 1
 //	elsewhere               listens on a port that nobody has asked for, prints it, and goes on; in a
 //	                        cell.Memory there is none, and it says so
@@ -59,6 +60,7 @@ type machine struct {
 	dir            string
 	os             bool        // it is a process, with files and ports of the machine
 	open           []io.Closer // to its end
+	eaten          [][]byte    // and these
 }
 
 // Bytes are what the program prints for bytes=N: on standard output those of variant 0, on
@@ -134,6 +136,16 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 	case "exit":
 		n, _ := strconv.Atoi(arg)
 		return n, true
+	case "eat":
+		n, _ := strconv.Atoi(arg)
+		for range n {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			m.eaten = append(m.eaten, b)
+		}
+		fmt.Fprintln(m.stdout, "eaten")
 	case "open":
 		return m.openFiles(arg)
 	case "elsewhere":

@@ -4,6 +4,7 @@ package process_test
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,14 +116,15 @@ func TestAnAppThatFloodsItsLog(t *testing.T) {
 	noProcesses(t, dir)
 }
 
-// What it says that it enforces it does, and it says nothing else: RLIMIT_NPROC, which could stand for
-// pids, counts the processes of a user on the whole machine, ourselves included.
+// What it says that it enforces it does, and it says nothing else: without control groups RLIMIT_NPROC, which could
+// stand for pids, counts the processes of a user on the whole machine, ourselves included.
 func TestEnforcedIsTheTruth(t *testing.T) {
 	t.Parallel()
 	r := openClean(t, t.TempDir())
 	res, err := r.Capacity(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, []string{"nofile"}, res.Enforced)
+	assert.Subset(t, []string{"nofile", "memory", "cpu", "pids"}, res.Enforced)
+	assert.Contains(t, res.Enforced, "nofile")
 	a := runAgent(t, cell.AgentConfig{Runtime: r})
 	w := shell("w", "ulimit -n; for i in 1 2 3 4 5; do sleep 1000 & done; echo five; wait")
 	w.Spec = cell.Spec{PIDs: 1, Memory: 1 << 10, NoFile: 77}
@@ -130,4 +132,17 @@ func TestEnforcedIsTheTruth(t *testing.T) {
 	said(t, a, "w", "77")
 	said(t, a, "w", "five")
 	stopped(t, a, "w")
+
+	w = shell("bomb", "for i in $(seq 100); do sleep 1000 & done; echo hundred; wait")
+	w.Spec = cell.Spec{PIDs: 20}
+	require.NoError(t, a.Start(t.Context(), w))
+	if !slices.Contains(res.Enforced, "pids") {
+		said(t, a, "bomb", "hundred")
+		stopped(t, a, "bomb")
+		return
+	}
+	s := until(t, a, "bomb", is(cell.PhaseDone)) // the shell gives up
+	assert.NotZero(t, s.Exit.Code)
+	assert.Contains(t, strings.Join(s.Last, "\n"), "fork")
+	stopped(t, a, "bomb")
 }

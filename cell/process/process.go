@@ -29,18 +29,33 @@ var _ cell.Runtime = (*Runtime)(nil)
 // New opens the folder, and finds the containers that are there. If another program has
 // it open, the error says so.
 func New(ctx context.Context, c Config) (*Runtime, error) {
-	r, err := folder.New(ctx, folder.Config{Kind: plain{}, Dir: c.Dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+	if c.Dir == "" {
+		return nil, errors.New("process.New: Config.Dir is empty: name a folder for the containers")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("process.New: %w", err)
+	}
+	groups, without := folder.OpenGroups(dir)
+	if without != nil && c.Logger != nil {
+		c.Logger.Info("memory, processor time and processes are not limited", "reason", without)
+	}
+	r, err := folder.New(ctx, folder.Config{Kind: plain{groups}, Dir: c.Dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
+		groups.Close()
 		return nil, fmt.Errorf("process.New: %w", err)
 	}
 	return &Runtime{r}, nil
 }
 
 // plain is the folder.Kind of plain processes.
-type plain struct{}
+type plain struct{ *folder.Groups }
 
-func (plain) Describe(r *cell.Resources) { r.Isolation = "none" }
+func (k plain) Describe(r *cell.Resources) {
+	r.Isolation = "none"
+	k.Groups.Describe(r)
+}
 
 func (plain) Check(s cell.Spec) error {
 	if s.Image != "" {
@@ -56,7 +71,12 @@ func (plain) Path(root, p string) string { return filepath.Join(root, path.Clean
 func (plain) Owner() (int, bool) { return 0, false }
 
 func (k plain) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, error) {
-	args := []string{"-state", s.State, "-dir", k.Path(s.Root, s.Dir)}
+	attr := &syscall.SysProcAttr{}
+	args, err := k.Enter(s, attr)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, "-state", s.State, "-dir", k.Path(s.Root, s.Dir))
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
@@ -65,7 +85,7 @@ func (k plain) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	cmd.SysProcAttr = attr
 	return cmd, nil
 }
 

@@ -47,7 +47,7 @@ type Config struct {
 	// Host is the address at which ports are reached; "": "127.0.0.1".
 	Host string
 	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
-	// has, and 250 containers. They are not enforced.
+	// has, and 250 containers.
 	Memory, Disk int64
 	Containers   int
 	// KeepLayers and KeepBytes bound the unpacked layers, as in process.Config.

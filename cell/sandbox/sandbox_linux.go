@@ -58,9 +58,14 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	var without error
+	if k.Groups, without = folder.OpenGroups(dir); without != nil && c.Logger != nil {
+		c.Logger.Info("memory and processor time are not limited", "reason", without)
+	}
 	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
+		k.Close()
 		return nil, err
 	}
 	if err := k.prepare(ctx, f.Program()); err != nil {
@@ -74,16 +79,20 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 
 // kind is the folder.Kind of isolated processes.
 type kind struct {
-	dir    string
-	user   int // of this machine; 0: who runs this program
-	share  []string
-	stacks []stack.Stack
+	*folder.Groups // nil: there are none
+	dir            string
+	user           int // of this machine; 0: who runs this program
+	share          []string
+	stacks         []stack.Stack
 
 	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	landlock bool        // it is all that there is; set before the kind is used
 }
 
-var _ folder.Kind = (*kind)(nil)
+var (
+	_ folder.Kind    = (*kind)(nil)
+	_ folder.Limiter = (*kind)(nil)
+)
 
 func newKind(dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, share: c.Share}
@@ -155,6 +164,7 @@ func (k *kind) Describe(r *cell.Resources) {
 	} else if jail.CountsProcesses() {
 		r.Enforced = append(r.Enforced, "pids")
 	}
+	k.Groups.Describe(r)
 	for _, s := range k.stacks {
 		r.Stacks = append(r.Stacks, s.Name)
 	}
@@ -243,7 +253,15 @@ func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	if err := os.WriteFile(file, spec, 0o600); err != nil {
 		return nil, err
 	}
-	args := []string{"-state", s.State, "-jail", file}
+	attr := jail.Attr(k.user)
+	if k.landlock {
+		attr = &syscall.SysProcAttr{}
+	}
+	args, err := k.Enter(s, attr)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, "-state", s.State, "-jail", file)
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
@@ -252,9 +270,7 @@ func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
-	if cmd.SysProcAttr = jail.Attr(k.user); k.landlock {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
+	cmd.SysProcAttr = attr
 	return cmd, nil
 }
 

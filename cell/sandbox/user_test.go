@@ -15,6 +15,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
+	"github.com/dewpoint-go/dewpoint/internal/cgroup"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
@@ -57,7 +58,11 @@ func TestCapacityIsTheTruth(t *testing.T) {
 	assert.Equal(t, "namespaces", res.Isolation)
 	assert.Equal(t, []string{"host"}, res.Stacks)
 	assert.True(t, res.Survives)
-	assert.Subset(t, []string{"nofile", "pids"}, res.Enforced) // each with a test of its own
+	assert.Subset(t, []string{"nofile", "pids", "memory", "cpu"}, res.Enforced) // each with a test of its own
+	if groups, err := cgroup.Open("dewpoint-test"); err == nil {
+		assert.Subset(t, res.Enforced, groups.Controllers())
+		groups.Close()
+	}
 }
 
 func TestWhatCannotBe(t *testing.T) {

@@ -17,12 +17,11 @@ import (
 // with an error: a *ProgramError, or one of the building. Its process must be good for nothing else.
 func Enter(s Spec, args []string, ready func()) error {
 	runtime.LockOSThread() // powers are a thread's own
-	if s.Built {
-		// When memory ends, it is programs that go, not what starts and watches them.
-		if err := os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o600); err != nil {
-			return err
-		}
-	} else if s.Rules == nil {
+	// When memory ends, it is programs that go, not what starts and watches them.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o600); err != nil && s.Built {
+		return err
+	}
+	if !s.Built && s.Rules == nil {
 		if err := build(s); err != nil {
 			return fmt.Errorf("root of the container: %w", err)
 		}

@@ -66,6 +66,25 @@ type Engine interface {
 	Exit(c Place, state string, e *cell.Exit)
 }
 
+// Limiter is a power of a Kind that limits a container by something that is there beside its folder, such as [Groups].
+type Limiter interface {
+	// Lift ends what is left of a container of that Key, and removes what limited it. Idempotent.
+	Lift(key string) error
+	// Keep is told which containers were found, and lifts all others.
+	Keep(all []Place) error
+	// Usage and Exit are those of an Engine.
+	Usage(c Place, u *cell.Usage)
+	Exit(c Place, state string, e *cell.Exit)
+	// Close ends the use; what containers need stays.
+	Close()
+}
+
+// meter is what an Engine and a Limiter know of processes.
+type meter interface {
+	Usage(c Place, u *cell.Usage)
+	Exit(c Place, state string, e *cell.Exit)
+}
+
 // Place is a container of an Engine.
 type Place struct {
 	ID   string

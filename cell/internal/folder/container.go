@@ -210,7 +210,7 @@ func (c *container) start(ctx context.Context, s Start) (<-chan struct{}, error)
 
 // place is what an Engine knows of the container.
 func (c *container) place() Place {
-	p := Place{ID: c.info.ID, Key: strings.ToLower(strings.TrimPrefix(c.meta.State, statePrefix)), Dir: c.dir, Root: c.root,
+	p := Place{ID: c.info.ID, Key: keyOf(c.meta.State), Dir: c.dir, Root: c.root,
 		States: filepath.Join(c.dir, c.meta.State), Spec: c.meta.Spec}
 	for i, dir := range c.meta.Dirs {
 		p.Layers = append(p.Layers, Layer{From: c.r.layerDir(c.meta.Layers[i]), To: dir})
@@ -309,6 +309,11 @@ func (c *container) discard(ctx context.Context) (string, error) {
 	}
 	if c.r.engine != nil {
 		if err := c.r.engine.End(ctx, c.place()); err != nil {
+			return "", err
+		}
+	}
+	if c.r.limits != nil {
+		if err := c.r.limits.Lift(c.place().Key); err != nil {
 			return "", err
 		}
 	}

@@ -120,8 +120,8 @@ func (r *running) exit(ctx context.Context) (cell.Exit, error) {
 		}
 		if s.Exit != nil {
 			e := cell.Exit{Code: s.Exit.Code, Signal: s.Exit.Signal, Time: s.Exit.Time}
-			if r.c.r.engine != nil {
-				r.c.r.engine.Exit(r.c.place(), r.state, &e)
+			if r.c.r.meter != nil {
+				r.c.r.meter.Exit(r.c.place(), r.state, &e)
 			}
 			return e, nil
 		}

@@ -54,7 +54,9 @@ type Runtime struct {
 
 	trashed atomic.Uint64 // names given in trashDir
 
-	engine Engine // nil: processes are our children
+	engine Engine  // nil: processes are our children
+	limits Limiter // nil: there are none
+	meter  meter   // nil: all is known from /proc and the inits
 
 	copies, starts gate // so that a crowd does not make each of its members slow
 
@@ -100,6 +102,8 @@ func New(ctx context.Context, c Config) (*Runtime, error) {
 	width := 2 * runtime.GOMAXPROCS(0)
 	r.copies, r.starts = make(gate, width), make(gate, max(8, width))
 	r.engine, _ = c.Kind.(Engine)
+	r.limits, _ = c.Kind.(Limiter)
+	r.meter, _ = c.Kind.(meter)
 	r.closing, r.close = context.WithCancel(context.Background())
 	if err := r.load(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -177,6 +181,11 @@ func (r *Runtime) load(ctx context.Context) error {
 	if err := r.openAll(ctx); err != nil {
 		return err
 	}
+	if r.limits != nil {
+		if err := r.limits.Keep(r.Places()); err != nil {
+			r.cfg.Logger.Error("limits of containers that are gone", "error", err)
+		}
+	}
 	if r.cfg.Program == nil {
 		r.cfg.Program, err = lifecycle.Prepare(ctx, lifecycle.Config{Dir: filepath.Join(r.dir, programDir), Source: r.cfg.Source})
 	}
@@ -221,6 +230,9 @@ func (r *Runtime) Close() error {
 	r.close()
 	r.wg.Wait()
 	r.noteLayers()
+	if r.limits != nil {
+		r.limits.Close()
+	}
 	// A child that is just being forked has the file, too, so to close it is not enough.
 	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }

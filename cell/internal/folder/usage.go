@@ -36,8 +36,8 @@ func (c *container) Usage(ctx context.Context) (cell.Usage, error) {
 		u.Processes += p.Processes
 		return err
 	})
-	if err == nil && c.r.engine != nil {
-		c.r.engine.Usage(c.place(), &u)
+	if err == nil && c.r.meter != nil {
+		c.r.meter.Usage(c.place(), &u)
 	}
 	if err == nil {
 		u.Disk, err = diskUsage(ctx, c.root)

@@ -1,0 +1,348 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The controllers, as both versions call them.
+const (
+	memory = "memory"
+	cpu    = "cpu"
+	pids   = "pids"
+)
+
+// Parent is a place for groups. Its methods may be called by several goroutines, for different groups.
+type Parent struct {
+	v2   bool
+	dirs map[string]string // by controller; of version 2 all are the same
+
+	mu   sync.Mutex // guards what follows
+	open map[string]*os.File
+}
+
+// Open finds where this program may make groups, by trying, and makes a folder of that name there. What an earlier
+// program has left in it is found again. If there is no such place, the error says why.
+func Open(name string) (*Parent, error) { return openAt("/sys/fs/cgroup", "/proc/self/cgroup", name) }
+
+func openAt(root, self, name string) (*Parent, error) {
+	own, err := ownGroups(self)
+	if err != nil {
+		return nil, err
+	}
+	p := &Parent{dirs: map[string]string{}, open: map[string]*os.File{}}
+	if p.v2 = isV2(root); p.v2 {
+		err = p.openV2(filepath.Join(root, own[""]), name)
+	} else {
+		err = p.openV1(root, own, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no control groups: %w", err)
+	}
+	return p, nil
+}
+
+// ownGroups reads /proc/self/cgroup: the path of this program's group by controller; "" is version 2 (cgroups(7)).
+func ownGroups(file string) (map[string]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	own := map[string]string{}
+	for l := range strings.Lines(string(b)) {
+		if f := strings.SplitN(strings.TrimSpace(l), ":", 3); len(f) == 3 {
+			for _, c := range strings.Split(f[1], ",") {
+				own[c] = f[2]
+			}
+		}
+	}
+	return own, nil
+}
+
+func isV2(root string) bool {
+	_, err := os.Stat(filepath.Join(root, "cgroup.controllers"))
+	return err == nil
+}
+
+// openV1 takes each controller by itself: some may be this program's to use, and others not.
+func (p *Parent) openV1(root string, own map[string]string, name string) error {
+	why := errors.New("this machine has none")
+	for _, c := range []string{memory, cpu, pids} {
+		at, ok := own[c]
+		if !ok {
+			continue
+		}
+		dir := filepath.Join(root, c, at, name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			why = err
+			continue
+		}
+		p.dirs[c] = dir
+	}
+	if len(p.dirs) == 0 {
+		return why
+	}
+	return nil
+}
+
+// openV2 has the controllers handed on. A group that hands some on has no processes of its own, so if this program is
+// alone in its group, it goes to one below.
+func (p *Parent) openV2(own, name string) error {
+	b, err := os.ReadFile(filepath.Join(own, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	var have []string
+	for _, c := range []string{memory, cpu, pids} {
+		if slices.Contains(strings.Fields(string(b)), c) {
+			have = append(have, c)
+		}
+	}
+	if len(have) == 0 {
+		return fmt.Errorf("none of the controllers memory, cpu and pids is handed on to %s", own)
+	}
+	if err := handOn(own, have); errors.Is(err, unix.EBUSY) {
+		if err := stepAside(own); err != nil {
+			return err
+		}
+		if err := handOn(own, have); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	dir := filepath.Join(own, name)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := handOn(dir, have); err != nil {
+		return err
+	}
+	for _, c := range have {
+		p.dirs[c] = dir
+	}
+	return nil
+}
+
+func handOn(dir string, controllers []string) error {
+	return write(dir, "cgroup.subtree_control", "+"+strings.Join(controllers, " +"))
+}
+
+func stepAside(own string) error {
+	b, err := os.ReadFile(filepath.Join(own, "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	me := strconv.Itoa(os.Getpid())
+	if all := strings.Fields(string(b)); !slices.Equal(all, []string{me}) {
+		return fmt.Errorf("%s holds other processes beside this program: start it in a group of its own, as systemd-run --user --scope -p Delegate=yes does", own)
+	}
+	aside := filepath.Join(own, "program")
+	if err := os.Mkdir(aside, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return write(aside, "cgroup.procs", me)
+}
+
+// write writes to a file of a group, which must be there.
+func write(dir, name, text string) error {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// Controllers names what can be limited: "memory", "cpu", "pids".
+func (p *Parent) Controllers() []string {
+	var all []string
+	for _, c := range []string{memory, cpu, pids} {
+		if p.dirs[c] != "" {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// folders of a group, each once.
+func (p *Parent) folders(key string) (all []string) {
+	for _, c := range p.Controllers() {
+		if dir := filepath.Join(p.dirs[c], key); !slices.Contains(all, dir) {
+			all = append(all, dir)
+		}
+	}
+	return all
+}
+
+// Make makes a group. It may be there: then its limits are set anew.
+func (p *Parent) Make(key string, l Limits) error {
+	for _, dir := range p.folders(key) {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("control group: %w", err)
+		}
+	}
+	set := func(controller, name string, n int64) error {
+		if p.dirs[controller] == "" || n <= 0 {
+			return nil
+		}
+		if err := write(filepath.Join(p.dirs[controller], key), name, strconv.FormatInt(n, 10)); err != nil {
+			return fmt.Errorf("limit %s to %d: %w", controller, n, err)
+		}
+		return nil
+	}
+	if p.v2 {
+		err := errors.Join(set(memory, "memory.max", l.Memory), set(cpu, "cpu.weight", min(10_000, int64(l.CPU))), set(pids, "pids.max", int64(l.PIDs)))
+		if l.Memory > 0 { // what goes to swap would not count
+			_ = write(filepath.Join(p.dirs[memory], key), "memory.swap.max", "0") // there is none where the kernel does not count it
+		}
+		return err
+	}
+	err := errors.Join(set(memory, "memory.limit_in_bytes", l.Memory), set(cpu, "cpu.shares", shares(l.CPU)), set(pids, "pids.max", int64(l.PIDs)))
+	if l.Memory > 0 && p.dirs[memory] != "" {
+		_ = write(filepath.Join(p.dirs[memory], key), "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)) // there only where swap is counted
+	}
+	return err
+}
+
+// shares is a weight as version 1 calls it, which knows none below 2.
+func shares(weight int) int64 {
+	if weight <= 0 {
+		return 0
+	}
+	return max(2, int64(weight)*1024/100)
+}
+
+// Enter has a process begin in a group: by attr or, with version 1, by itself: it writes "0" to the files that are
+// returned before it does anything else.
+func (p *Parent) Enter(key string, attr *syscall.SysProcAttr) (files []string, err error) {
+	all := p.folders(key)
+	if !p.v2 {
+		for i, dir := range all {
+			all[i] = filepath.Join(dir, "cgroup.procs")
+		}
+		return all, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.open[key] // until Remove: nobody tells when the process is there
+	if f == nil {
+		if f, err = os.Open(all[0]); err != nil {
+			return nil, err
+		}
+		p.open[key] = f
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(f.Fd())
+	return nil, nil
+}
+
+// OutOfMemory tells how many processes of a group its limit has ended.
+func (p *Parent) OutOfMemory(key string) int64 {
+	if p.dirs[memory] == "" {
+		return 0
+	}
+	name := "memory.oom_control"
+	if p.v2 {
+		name = "memory.events"
+	}
+	return field(filepath.Join(p.dirs[memory], key, name), "oom_kill")
+}
+
+// Memory is what a group has in use and cannot let go at once, in bytes; 0: not known.
+func (p *Parent) Memory(key string) int64 {
+	if p.dirs[memory] == "" {
+		return 0
+	}
+	dir := filepath.Join(p.dirs[memory], key)
+	used, files := "memory.usage_in_bytes", "total_inactive_file"
+	if p.v2 {
+		used, files = "memory.current", "inactive_file"
+	}
+	b, _ := os.ReadFile(filepath.Join(dir, used))                // where it is not there nothing is known
+	n, _ := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64) // and so here
+	return max(0, n-field(filepath.Join(dir, "memory.stat"), files))
+}
+
+// field reads a number from a file of names and numbers.
+func field(file, key string) int64 {
+	b, _ := os.ReadFile(file) // where it is not there nothing is known
+	for l := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(l), " "); ok && k == key {
+			n, _ := strconv.ParseInt(v, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// removeWait is how long a group whose processes have ended may be held by them.
+const removeWait = 2 * time.Second
+
+// Remove ends what is in a group, and removes it. Idempotent.
+func (p *Parent) Remove(key string) error {
+	p.mu.Lock()
+	f := p.open[key]
+	delete(p.open, key)
+	p.mu.Unlock()
+	if f != nil {
+		_ = f.Close() // only a name
+	}
+	begun := time.Now()
+	for _, dir := range p.folders(key) {
+		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+			err := unix.Rmdir(dir)
+			if err == nil || errors.Is(err, unix.ENOENT) {
+				break
+			}
+			if !errors.Is(err, unix.EBUSY) || time.Since(begun) > removeWait {
+				return fmt.Errorf("remove control group %s: %w", dir, err)
+			}
+			kill(dir)
+			time.Sleep(wait)
+		}
+	}
+	return nil
+}
+
+func kill(dir string) {
+	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs")) // gone: nothing to kill
+	for _, f := range strings.Fields(string(b)) {
+		if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	}
+}
+
+// Sweep removes the groups that keep does not want.
+func (p *Parent) Sweep(keep func(key string) bool) error {
+	var errs []error
+	for _, dir := range p.folders("") {
+		all, err := os.ReadDir(dir)
+		errs = append(errs, err)
+		for _, e := range all {
+			if e.IsDir() && !keep(e.Name()) {
+				errs = append(errs, p.Remove(e.Name()))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close removes the place itself, if it is empty.
+func (p *Parent) Close() {
+	for _, dir := range p.folders("") {
+		_ = unix.Rmdir(dir) // else somebody uses it
+	}
+}
