@@ -1,10 +1,12 @@
 package stack
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -42,6 +44,9 @@ func Open(name, dir string) (Stack, error) {
 		if len(tops) == 0 {
 			return st, fmt.Errorf("%s holds nothing: unpack a root filesystem there", st.Dir)
 		}
+		if err := fits(st.Dir); err != nil {
+			return st, err
+		}
 	}
 	for _, name := range tops {
 		from := filepath.Join(st.Dir, name)
@@ -63,6 +68,33 @@ func Open(name, dir string) (Stack, error) {
 		st.Tops = append(st.Tops, name)
 	}
 	return st, st.resolver()
+}
+
+// machines are the architectures of programs, by Go's names.
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// fits refuses a root filesystem of another architecture, which its shell shows. The lifecycle program would run there,
+// and no app.
+func fits(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // it was only read
+	sh, err := root.Open("bin/sh")
+	if err != nil {
+		return nil //nolint:nilerr // it has none, or its link is absolute: then nothing is known
+	}
+	defer func() { _ = sh.Close() }()
+	f, err := elf.NewFile(sh)
+	if err != nil {
+		return nil //nolint:nilerr // a script, perhaps
+	}
+	if want, ok := machines[runtime.GOARCH]; ok && f.Machine != want {
+		return fmt.Errorf("%s is of another architecture: its /bin/sh is for %s, this machine for %s; give a root filesystem for %s", dir,
+			strings.TrimPrefix(f.Machine.String(), "EM_"), strings.TrimPrefix(want.String(), "EM_"), runtime.GOARCH)
+	}
+	return nil
 }
 
 // resolver has names found as this machine finds them, also where the file is a link to what some service
