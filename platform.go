@@ -271,6 +271,7 @@ func (p *Platform) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return p.pumpRoutes(gctx) })
 	g.Go(func() error { return p.janitor(gctx) })
+	g.Go(func() error { return p.guardState(gctx) })
 	g.Go(func() error { return p.announce(gctx) })
 	err := g.Wait()
 	stopAgent()
@@ -312,6 +313,23 @@ func (p *Platform) Ready() <-chan struct{} { return p.ready }
 // Router is the handler that sends requests to apps by their host. Before Ready it knows the
 // hosts, and answers 503.
 func (p *Platform) Router() http.Handler { return p.router }
+
+// guardState ends the platform where its journal is lost, though nothing is written: what is acknowledged
+// after that would be gone with the next start.
+func (p *Platform) guardState(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := p.db.Check(ctx); errors.Is(err, state.ErrFenced) {
+				return err
+			}
+		}
+	}
+}
 
 // janitor deletes what nobody needs any more, now and then.
 func (p *Platform) janitor(ctx context.Context) error {

@@ -1,7 +1,11 @@
 package dewpoint
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -71,4 +75,28 @@ func TestStrategySteps(t *testing.T) {
 		old, made := c.s.step(c.r, c.inFlight)
 		assert.Equal(t, []int{c.old, c.new}, []int{old, made}, name)
 	}
+}
+
+// losing is a journal that loses what was committed, unasked.
+type losing struct {
+	*state.Memory
+	lost error
+}
+
+func (l *losing) Check(context.Context) error { return l.lost }
+
+func TestALostJournalEndsThePlatformThoughNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		j := &losing{Memory: state.NewMemory(), lost: errors.New("it cannot be told now")}
+		p, err := New(Config{Journal: j})
+		require.NoError(t, err)
+		defer p.db.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- p.guardState(t.Context()) }()
+		synctest.Wait()
+		assert.Empty(t, ended)
+		j.lost = fmt.Errorf("state.db was deleted: %w", state.ErrFenced)
+		require.ErrorContains(t, <-ended, "state.db was deleted")
+	})
 }

@@ -177,3 +177,11 @@ var (
 	_ Reader = (*Snapshot)(nil)
 	_ Reader = (*Tx)(nil)
 )
+
+// Check tells whether the Journal still has what was committed, if it is a Checker: an error wraps ErrFenced.
+func (db *DB) Check(ctx context.Context) error {
+	if c, ok := db.journal.(Checker); ok {
+		return c.Check(ctx)
+	}
+	return nil
+}

@@ -22,7 +22,8 @@ type Batch struct {
 	Rows []Row  // at most one for each table and key
 }
 
-// ErrFenced is returned by a Journal that another writer has taken over.
+// ErrFenced is returned by a Journal that can commit nothing any more: another writer has taken it over,
+// or what was committed is lost.
 var ErrFenced = errors.New("state: another writer has taken the journal over")
 
 // Journal is the durable home of the rows; it knows no queries. It is called by one
@@ -39,4 +40,12 @@ type Journal interface {
 	Commit(ctx context.Context, b Batch) error
 	// Close lets go of what the Journal holds. Nothing else is called after it.
 	Close() error
+}
+
+// Checker is a power of a Journal that can lose what was committed without being asked for anything,
+// because somebody deletes its file.
+type Checker interface {
+	// Check tells whether what was committed is there; else the error wraps ErrFenced, and says why. It
+	// may be called at any time by anybody.
+	Check(ctx context.Context) error
 }

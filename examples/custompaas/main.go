@@ -61,6 +61,10 @@ func (siteRunner) Result(_ context.Context, _ staging.Request, s cell.Status) (s
 }
 
 func main() {
+	if len(os.Args) > 1 {
+		fmt.Fprintf(os.Stderr, "custompaas: unexpected argument %q; it takes none\n", os.Args[1])
+		os.Exit(2)
+	}
 	if err := run(context.Background(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "custompaas:", err)
 		os.Exit(1)

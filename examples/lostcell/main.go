@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -28,19 +29,26 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	var c config
-	flag.IntVar(&c.instances, "instances", 6, "instances to keep running")
-	flag.IntVar(&c.clients, "clients", 8, "clients that send one request after the other")
-	flag.DurationVar(&c.lostAfter, "lost-after", 2*time.Second, "how long a cell may be silent until it counts as lost")
-	flag.Parse()
+	c, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "lostcell:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	sum, err := run(ctx, c, os.Stdout)
-	if err != nil {
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "lostcell: interrupted")
+		os.Exit(130)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "lostcell:", err)
 		os.Exit(1)
-	}
-	if sum.failed > sum.inFlight {
+	case sum.failed > sum.inFlight:
 		fmt.Fprintf(os.Stderr, "lostcell: %d requests failed, though only %d were on the cell\n", sum.failed, sum.inFlight)
 		os.Exit(1)
 	}
@@ -49,6 +57,35 @@ func main() {
 type config struct {
 	instances, clients int
 	lostAfter          time.Duration
+}
+
+// maxInstances are those that three cells of this size hold while one of them is lost.
+const maxInstances = 100
+
+func parse(args []string) (c config, err error) {
+	f := flag.NewFlagSet("lostcell", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.IntVar(&c.instances, "instances", 6, "instances to keep running")
+	f.IntVar(&c.clients, "clients", 8, "clients that send one request after the other")
+	f.DurationVar(&c.lostAfter, "lost-after", 2*time.Second, "how long a cell may be silent until it counts as lost")
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Println("lostcell loses one of three cells under load.\n\nUsage: lostcell [flags]\n\nFlags:")
+		f.SetOutput(os.Stdout)
+		f.PrintDefaults()
+		return c, err
+	case err != nil:
+		return c, fmt.Errorf("%w; -h lists the flags", err)
+	case f.NArg() > 0:
+		return c, fmt.Errorf("unexpected argument %q; there are only flags, which -h lists", f.Arg(0))
+	case c.instances < 3 || c.instances > maxInstances:
+		return c, fmt.Errorf("-instances: %d; use 3, one for each cell, to %d", c.instances, maxInstances)
+	case c.clients < 1 || c.clients > 1000:
+		return c, fmt.Errorf("-clients: %d; use 1 to 1000", c.clients)
+	case c.lostAfter < 500*time.Millisecond || c.lostAfter > time.Minute:
+		return c, fmt.Errorf("-lost-after: %v; use 500ms to 1m", c.lostAfter)
+	}
+	return c, nil
 }
 
 // run shows it all, and returns what the clients saw.

@@ -366,3 +366,18 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 }
+
+// Who deletes the state under the running program is told so, and nothing runs on.
+func TestTheStateIsDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	data, dir := t.TempDir(), app(t)
+	s := begin(t, flags(data, dir)...)
+	s.until("Serving")
+	require.NoError(t, os.Remove(filepath.Join(data, "state.db")))
+	status, stdout, stderr := s.end()
+	assert.Equal(t, 1, status, "%s%s", stdout, stderr)
+	assert.Contains(t, stderr, "state.db is lost while it is in use: it was deleted")
+	status, stdout, stderr = pushed(t, flags(data, dir, "-once")...)
+	require.Equal(t, 0, status, "%s%s", stdout, stderr)
+	nothingLeft(t, data)
+}

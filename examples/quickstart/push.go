@@ -36,17 +36,23 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 	}
 	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(runCtx) }()
+	serveCtx, over := context.WithCancel(ctx) // a platform that ends by itself ends what is done with it
+	defer over()
+	var runErr error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer over()
+		runErr = p.Run(runCtx)
+	}()
 	server := router.NewServer(p.Router(), router.ServerConfig{})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 
 	select {
 	case <-p.Ready():
-		err = pushAndServe(ctx, o, p, c, ln, out)
-	case err = <-ended:
-		ended <- nil
+		err = pushAndServe(serveCtx, o, p, c, ln, out)
+	case <-ended:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -61,12 +67,17 @@ func push(ctx context.Context, o *options, out io.Writer) error {
 		fmt.Fprintln(out, "It may take 10 s to end. Ctrl-C again does not wait; the next start ends it then.")
 	})
 	defer slow.Stop()
-	if stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) { fmt.Fprintf(out, "Stopping %s …\n", name) }); err == nil {
-		err = stopErr
+	select {
+	case <-ended: // all that ran has ended with it
+	default:
+		stopErr := stopApps(context.WithoutCancel(ctx), p, func(name string) { fmt.Fprintf(out, "Stopping %s …\n", name) })
+		if err == nil {
+			err = stopErr
+		}
 	}
 	stop()
-	if runErr := <-ended; runErr != nil && err == nil {
-		err = runErr
+	if <-ended; runErr != nil && ctx.Err() == nil {
+		err = runErr // whatever it made of the rest
 	}
 	if closeErr := c.Close(); err == nil {
 		err = closeErr

@@ -27,9 +27,13 @@ type Journal struct {
 	db   *sql.DB
 	conn *sql.Conn // the one connection: it holds the file's lock
 	rev  uint64
+	on   *files
 }
 
-var _ state.Journal = (*Journal)(nil)
+var (
+	_ state.Journal = (*Journal)(nil)
+	_ state.Checker = (*Journal)(nil)
+)
 
 const schema = `
 CREATE TABLE IF NOT EXISTS rows (tbl TEXT NOT NULL, key BLOB NOT NULL, rev INTEGER NOT NULL, value BLOB NOT NULL,
@@ -57,7 +61,7 @@ func Open(ctx context.Context, path string) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	j := &Journal{path: path, db: db}
+	j := &Journal{path: path, db: db, on: watchFiles(abs)}
 	if err := j.prepare(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open journal %s: %w; %s", path, err, cure(err))
@@ -112,8 +116,11 @@ func (j *Journal) prepare(ctx context.Context) error {
 		return errors.Join(err, conn.Close())
 	}
 	j.conn = conn
-	return nil
+	return j.on.check() // remembers them
 }
+
+// Check implements state.Checker: a file that was deleted, replaced or cut short is a *LostError.
+func (j *Journal) Check(context.Context) error { return j.on.check() }
 
 // Load yields every row, in order of table and key.
 func (j *Journal) Load(ctx context.Context) (uint64, iter.Seq2[state.Row, error], error) {
@@ -159,6 +166,9 @@ func (j *Journal) Commit(ctx context.Context, b state.Batch) (err error) {
 	// The driver may leave a transaction open, or give the connection and its lock up, where a
 	// context ends in the middle; and a disk that hangs cannot be interrupted anyway.
 	ctx = context.WithoutCancel(ctx)
+	if err := j.on.check(); err != nil {
+		return err
+	}
 	// The file may be ahead of us after an uncertain commit: ask it, not our memory.
 	tx, err := j.conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -178,7 +188,10 @@ func (j *Journal) Commit(ctx context.Context, b state.Batch) (err error) {
 	if err := write(ctx, tx, b); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return j.on.check() // is it where it would be looked for?
 }
 
 func write(ctx context.Context, tx *sql.Tx, b state.Batch) error {
