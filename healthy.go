@@ -124,5 +124,10 @@ func (p *Platform) waitRouted(ctx context.Context, a App) error {
 		return nil
 	}
 	p.awaitKnown(ctx, web.LRP, web.Instances)
-	return p.routed.wait(ctx, web.LRP)
+	return p.routed.until(ctx, func() bool { return p.routed.lrps[web.LRP] != "" || len(p.hosts(a.ID)) == 0 })
+}
+
+// waitUnrouted returns when the router's table is made without a process.
+func (p *Platform) waitUnrouted(ctx context.Context, id lrp.ID) error {
+	return p.routed.until(ctx, func() bool { return p.routed.lrps[id] == "" })
 }

@@ -127,7 +127,11 @@ func (t *takeover) forward(ctx context.Context, old App, all []lrp.Desired) ([]P
 	if err := p.install(certain, t.next); err != nil {
 		return now, err
 	}
-	if err := p.waitRouted(ctx, t.next); err != nil {
+	err = p.waitRouted(ctx, t.next)
+	if err == nil {
+		err = p.waitUnrouted(ctx, old.Process(Web).LRP) // or the last old one would still be asked
+	}
+	if err != nil {
 		p.withdraw(ctx, t.next)
 		return now, &installedError{err}
 	}

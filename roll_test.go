@@ -340,3 +340,31 @@ func TestWhereAndHowAnAppRunsIsKept(t *testing.T) {
 	_, err = p.Push(t.Context(), req)
 	require.ErrorContains(t, err, "isolation")
 }
+
+// An app without a route is not waited for by the router.
+func TestAnAppWithoutARouteTakesOver(t *testing.T) {
+	t.Parallel()
+	p, _ := newWorld(t).start()
+	_, err := p.Push(t.Context(), request("app", site("one")))
+	require.NoError(t, err)
+	require.NoError(t, p.UnmapRoute(t.Context(), "app.localhost", ""))
+	before := status(t, p, "app").Web().LRP
+	require.NoError(t, p.Restart(t.Context(), "app"))
+	assert.NotEqual(t, before, status(t, p, "app").Web().LRP)
+	require.NoError(t, p.Stop(t.Context(), "app"))
+	require.NoError(t, p.Start(t.Context(), "app"))
+}
+
+// When a push returns, nobody is answered by the old version any more.
+func TestTheOldVersionIsGoneWhenAPushReturns(t *testing.T) {
+	t.Parallel()
+	p, _ := newWorld(t).start()
+	for i := range 8 {
+		_, err := p.Push(t.Context(), request("app", site(fmt.Sprint("v", i))))
+		require.NoError(t, err)
+		for range 4 {
+			_, body := get(p, "app.localhost", "/")
+			require.Equal(t, fmt.Sprint("v", i), body)
+		}
+	}
+}

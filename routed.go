@@ -191,11 +191,6 @@ func (r *routedSet) until(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// wait waits until the table is made for a process.
-func (r *routedSet) wait(ctx context.Context, id lrp.ID) error {
-	return r.until(ctx, func() bool { return r.lrps[id] != "" })
-}
-
 // knows waits until at least n instances of a process that can serve are known here.
 func (r *routedSet) knows(ctx context.Context, id lrp.ID, n int) error {
 	return r.until(ctx, func() bool { return r.known[id] >= n })
