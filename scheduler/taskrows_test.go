@@ -177,6 +177,36 @@ func TestTaskPlacement(t *testing.T) {
 	})
 }
 
+// A Start whose answer was lost may still be on its way: until it cannot be any more, the cell
+// keeps the task that has ended, or else it would be done a second time.
+func TestTaskIsKeptForALateStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		fakes, cells := cellsOf(schedulertest.Config{ID: "c1"})
+		late := true
+		fakes[0].FailStart(func(cell.Work) (bool, error) {
+			if late {
+				late = false
+				return false, errors.New("no answer")
+			}
+			return false, nil
+		})
+		s := started(t, scheduler.Config{Cells: cells})
+		x := desire(t, s, "t")
+		time.Sleep(time.Second)
+		fakes[0].Finish(x.GUID, 0)
+		synctest.Wait()
+		require.Equal(t, scheduler.TaskCompleted, taskOf(t, s, "t").State)
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		assert.Len(t, fakes[0].Works(), 1)
+		require.NoError(t, fakes[0].Start(t.Context(), cell.Work{ID: x.GUID, Process: cell.Process{Path: "again"}}))
+		assert.Empty(t, fakes[0].Live(), "it is not done again")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		assert.Empty(t, fakes[0].Works())
+	})
+}
+
 // What a cell says at length is stored in brief.
 func TestLongReasons(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -83,10 +83,15 @@ func (o *observed) sends(w *world, p *platform, m *machine, e *scheduler.Effect)
 	if w.users.drained[m.id] || m.link.retires {
 		w.problem("%s is sent to %s, which is drained", e.ID, m.id)
 	}
+	starting := 0
 	for _, c := range p.core.Cells() {
+		starting += c.Starting
 		if c.ID == m.id && (c.Used.Memory > c.Total.Memory || c.Used.Containers > c.Total.Containers) {
 			w.problem("%s is sent to %s, which has no room: %+v", e.ID, m.id, c)
 		}
+	}
+	if p.limit > 0 && starting > p.limit {
+		w.problem("%s is sent to %s, and then %d works start at once, of %d that may", e.ID, m.id, starting, p.limit)
 	}
 }
 
@@ -101,6 +106,7 @@ func (o *observed) look(w *world, p *platform, before map[string]lrp.Row) {
 		if !had || old.State != r.State || old.GUID != r.GUID || old.Suspect != r.Suspect || old.Evacuating != r.Evacuating {
 			w.note("%s", rowText(&r))
 		}
+		o.checkCount(w, &old, &r)
 		back := old.Suspect != nil && old.Suspect.GUID == r.GUID || old.Evacuating != nil && old.Evacuating.GUID == r.GUID
 		switch {
 		case !had || old.State != lrp.Crashed || r.State == lrp.Crashed || r.Crashes < old.Crashes || back:
@@ -146,6 +152,20 @@ func rowText(r *lrp.Row) string {
 		text += fmt.Sprintf(", evacuating %s on %s, moving %v", o.GUID, o.Cell, o.Moving)
 	}
 	return text
+}
+
+// checkCount: each crash counts, and those before it unless it ran for five minutes.
+func (o *observed) checkCount(w *world, old, r *lrp.Row) {
+	if r.LastCrash == nil || old.LastCrash != nil && old.LastCrash.Time.Equal(r.LastCrash.Time) || old.GUID == "" {
+		return
+	}
+	want := old.Crashes + 1
+	if old.State == lrp.Running && r.LastCrash.Time.Sub(old.Since) > 5*time.Minute {
+		want = 1
+	}
+	if r.Crashes != want {
+		w.problem("%s has crashed %d times after %d, running since %v until %v", r.Key(), r.Crashes, old.Crashes, old.Since, r.LastCrash.Time)
+	}
 }
 
 // checkRow: a crash is waited for as long as the policy says, and no row says what it cannot.

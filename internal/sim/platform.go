@@ -25,6 +25,7 @@ type platform struct {
 	ready   time.Time // zero: not yet
 	rev     uint64    // of the rows that were looked at last
 	trouble time.Time // when the journal failed last
+	limit   int       // of works that start at once; 0: none
 }
 
 func (j *journal) Commit(ctx context.Context, b state.Batch) error {
@@ -77,7 +78,7 @@ func (w *world) begin() {
 		w.problem("no core: %v", err)
 		return
 	}
-	w.p = &platform{w: w, db: db, store: scheduler.Store{DB: db}, core: core}
+	w.p = &platform{w: w, db: db, store: scheduler.Store{DB: db}, core: core, limit: limit}
 	core.Begin(w.now)
 	w.users.resume(w)
 	for _, m := range w.cells {

@@ -262,6 +262,10 @@ func (w *world) heal() {
 		m.heal()
 	}
 	w.users.calm(w)
+	// Some crash again when all have run for long.
+	for _, m := range w.cells {
+		w.after(w.between(4*time.Minute, 12*time.Minute), m.crashOne)
+	}
 }
 
 // journal is a journal that fails when it is told to.
