@@ -201,7 +201,7 @@ func TestExplainAndCheck(t *testing.T) {
 		e, err := s.Explain(t.Context(), scheduler.Want{LRP: "a", Index: 1, Spec: cell.Spec{Memory: 20}})
 		require.NoError(t, err)
 		assert.Equal(t, "c1", e.Cell)
-		assert.Equal(t, []scheduler.Refusal{{Rule: "lacks memory", Cells: 1}}, e.Refused)
+		assert.Equal(t, []scheduler.Refusal{{Rule: "lacks memory, even when empty", Cells: 1}}, e.Refused)
 		starts, stops := fakes[0].Calls()
 		commits := all
 		require.NoError(t, s.Check(t.Context()))

@@ -134,6 +134,9 @@ func refusal(w Want, c *CellView) (rule int, text string, refused bool) {
 	case !isolates(w.Spec.Isolation, c.Total.Isolation):
 		return ruleIsolation, fmt.Sprintf("isolates by %q, not by %q", c.Total.Isolation, w.Spec.Isolation), true
 	case lack != 0:
+		if never := lacks(w.Spec, &CellView{Total: c.Total}); never != 0 {
+			return ruleResources, "lacks " + lackText(never) + ", even when empty", true
+		}
 		return ruleResources, "lacks " + lackText(lack), true
 	case avoided:
 		return ruleResources, "refused: " + why, true

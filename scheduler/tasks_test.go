@@ -90,7 +90,7 @@ func TestRunTaskPlacement(t *testing.T) {
 		w := staging("big")
 		w.Spec.Memory = 1 << 50
 		require.ErrorAs(t, task(t.Context(), s, w).err, &p)
-		assert.Equal(t, []scheduler.Refusal{{Rule: "lacks memory", Cells: 1}}, p.Refused)
+		assert.Equal(t, []scheduler.Refusal{{Rule: "lacks memory, even when empty", Cells: 1}}, p.Refused)
 	})
 	bubbleRun(t, "no cells", func(t *testing.T) {
 		s := started(t, scheduler.Config{})
