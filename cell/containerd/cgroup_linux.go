@@ -37,6 +37,12 @@ func limits() (all []string) {
 	return all
 }
 
+// countsSwap tells whether swap can be limited: with version 1 the kernel must have been told to count it.
+func countsSwap() bool {
+	_, err := os.Stat(filepath.Join(groupRoot, "memory", "memory.memsw.limit_in_bytes"))
+	return unified() || err == nil
+}
+
 // groupsDir is where the groups of a cell's containers are, below the root of each hierarchy.
 const groupsDir = "dewpoint"
 

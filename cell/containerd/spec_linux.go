@@ -109,7 +109,10 @@ func resources(c folder.Place) *specs.LinuxResources {
 	}
 	if c.Spec.Memory > 0 {
 		n := c.Spec.Memory + ownMemory
-		r.Memory = &specs.LinuxMemory{Limit: &n, Swap: &n} // together with swap: none
+		r.Memory = &specs.LinuxMemory{Limit: &n}
+		if countsSwap() {
+			r.Memory.Swap = &n // of both together: there is none
+		}
 	}
 	if c.Spec.PIDs > 0 {
 		r.Pids = &specs.LinuxPids{Limit: ptr(int64(c.Spec.PIDs + ownTasks))}
