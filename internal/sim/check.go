@@ -299,6 +299,8 @@ func (w *world) checkServed(when string, crashed bool) {
 			run[key] = id
 			if r := w.watch.rows[key]; r.GUID != id || r.Cell != m.id {
 				w.problem("%s, %s runs %s as %s, the row says %s on %s", when, m.id, key, id, r.GUID, r.Cell)
+			} else if r.State == lrp.Running && x.status.Phase != cell.PhaseRunning {
+				w.problem("%s, %s says that %s is %s as %s, the row that it runs", when, m.id, key, x.status.Phase, id)
 			}
 			if w.users.drained[m.id] {
 				w.problem("%s, %s runs %s though it is drained", when, m.id, key)

@@ -262,9 +262,14 @@ func (w *world) heal() {
 		m.heal()
 	}
 	w.users.calm(w)
-	// Some crash again when all have run for long.
+	// Some crash again when all have run for long, and that may not be told.
 	for _, m := range w.cells {
-		w.after(w.between(4*time.Minute, 12*time.Minute), m.crashOne)
+		w.after(w.between(4*time.Minute, 12*time.Minute), func() {
+			if w.oneIn(3) {
+				m.stick()
+			}
+			m.crashOne()
+		})
 	}
 }
 
