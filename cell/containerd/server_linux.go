@@ -247,6 +247,11 @@ func (s *server) keep(cmd *exec.Cmd) {
 			case <-time.After(wait):
 			}
 			next, err := s.launch(s.life)
+			if err == nil && s.life.Err() != nil { // close has not seen this one
+				_ = next.Process.Kill()
+				_ = next.Wait()
+				return
+			}
 			if err == nil {
 				cmd = next
 				break
@@ -267,9 +272,22 @@ func (s *server) close() (err error) {
 	s.mu.Lock()
 	child := s.child
 	s.mu.Unlock()
-	if child == nil {
+	if child != nil {
+		s.stop(child)
+	}
+	if s.program == "" {
 		return err
 	}
+	// What is there of containers that go on is needed by the next.
+	if left, _ := filepath.Glob(filepath.Join(s.tasks(), "*", "*")); len(left) == 0 {
+		err = errors.Join(err, os.RemoveAll(s.run))
+		_ = os.Remove(runDir) // if it was the last
+	}
+	return err
+}
+
+// stop ends the server that was started, and waits for its end.
+func (s *server) stop(child *os.Process) {
 	_ = child.Signal(syscall.SIGTERM) // if it has ended already, so be it
 	ended := make(chan struct{})
 	go func() { s.wg.Wait(); close(ended) }()
@@ -281,12 +299,6 @@ func (s *server) close() (err error) {
 	}
 	_ = os.Remove(s.socket)
 	_ = os.Remove(s.file("pid"))
-	// What is there of containers that go on is needed by the next.
-	if left, _ := filepath.Glob(filepath.Join(s.tasks(), "*", "*")); len(left) == 0 {
-		err = errors.Join(err, os.RemoveAll(s.run))
-		_ = os.Remove(runDir) // if it was the last
-	}
-	return err
 }
 
 // downWait is how long an answer of a containerd that is away is waited for.

@@ -205,6 +205,9 @@ func TestWhatCannotBeServed(t *testing.T) {
 				_ = r.Close()
 			}
 			assert.ErrorContains(t, err, c.want)
+			if name != "no folder" {
+				assert.NoDirExists(t, "/run/dewpoint/"+containerd.NameOf(c.conf.Dir))
+			}
 		})
 	}
 }
