@@ -50,8 +50,11 @@ type AgentConfig struct {
 	// over the same Runtime. It needs a Runtime whose containers are an [Attacher].
 	Leave bool
 	// LogLines is how many lines of one work are kept after they were read; those that were not
-	// are kept, too. LogBytes bounds both. 0: 20,000 lines, 64 MiB.
+	// are kept, too. LogBytes bounds both. 0: 20,000 lines, 64 MiB. LogTotalBytes bounds those of all works
+	// together: where there are more, the work that has most of them loses its oldest, which its readers
+	// are told. 0: 256 MiB.
 	LogLines, LogBytes int
+	LogTotalBytes      int64
 	// LogLinesPerSecond is how many lines one instance may print in a second, and at once. What
 	// comes above is dropped for a second, which is said once, in Cloud Foundry's words. Staging is not limited.
 	// 0: no limit. Spec.LogRate limits bytes.
@@ -66,6 +69,7 @@ type Agent struct {
 	ended   chan struct{} // closed when Run has returned
 	probes  agenda        // health
 	disks   agenda        // what works take of the disk
+	lines   logBudget     // what is kept of the output of works
 
 	mu       sync.Mutex // guards what follows
 	ran      bool
@@ -108,9 +112,13 @@ func New(c AgentConfig) (*Agent, error) {
 	if c.LogBytes <= 0 {
 		c.LogBytes = 64 << 20
 	}
+	if c.LogTotalBytes <= 0 {
+		c.LogTotalBytes = 256 << 20
+	}
 	return &Agent{cfg: c, adopted: make(chan struct{}), ended: make(chan struct{}),
 		probes: agenda{width: probesAtOnce, most: slowProbes}, disks: agenda{width: 1, most: 1},
-		jobs: map[string]*job{}, watchers: map[*watcher]struct{}{}, changes: 1}, nil
+		lines: logBudget{most: c.LogTotalBytes},
+		jobs:  map[string]*job{}, watchers: map[*watcher]struct{}{}, changes: 1}, nil
 }
 
 // stopped is the cause of a job's end.

@@ -27,7 +27,8 @@ type Cell interface {
 	// each one between. A finished work stays until Stop forgets it.
 	Watch(ctx context.Context) iter.Seq2[Event, error]
 	// Logs yields the lines of a work from a Position. It ends after the last line of a
-	// finished work. Unknown: fs.ErrNotExist.
+	// finished work. A Position beyond the newest line comes from another stream, such as that before the
+	// cell was started anew, and means the beginning. Unknown: fs.ErrNotExist.
 	Logs(ctx context.Context, id string, from logs.Position) iter.Seq2[logs.Line, error]
 }
 

@@ -58,10 +58,11 @@ type fail struct {
 
 func (a *Agent) newJob(w Work, accepted time.Time) *job {
 	j := &job{a: a, work: w, accepted: accepted, stop: make(chan struct{}), settled: make(chan struct{}),
-		log: &logBuffer{maxLines: a.cfg.LogLines, maxBytes: a.cfg.LogBytes}, cellSrc: w.Log.Source}
+		log: &logBuffer{maxLines: a.cfg.LogLines, maxBytes: a.cfg.LogBytes, budget: &a.lines}, cellSrc: w.Log.Source}
 	if w.Health != nil || w.LRP != "" || w.Log.Source == "" {
 		j.cellSrc = "CELL"
 	}
+	a.lines.join(j.log)
 	j.ctx, j.cancel = context.WithCancelCause(a.ctx)
 	j.status = Status{ID: w.ID, Work: &w, Phase: PhaseAccepted, Since: accepted}
 	return j

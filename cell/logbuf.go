@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -24,8 +25,10 @@ const chunkLines = 64
 type logBuffer struct {
 	maxLines, maxBytes int
 	rate               lineRate
+	size               atomic.Int64 // what the budget has counted of it; written with mu held
 
-	mu sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows
+	budget *logBudget // nil: none, or none any more
 	// chunks hold chunkLines lines each, but for the newest one. What is below the length of one
 	// never changes: readers hold parts of it. Its memory is free when all of its lines are gone.
 	chunks  [][]logs.Line
@@ -39,17 +42,21 @@ type logBuffer struct {
 }
 
 func (b *logBuffer) add(l logs.Line) {
-	if wake := b.put(l); wake != nil {
+	wake, budget := b.put(l)
+	if wake != nil {
 		close(wake)
+	}
+	if budget != nil && budget.over() {
+		budget.shrink()
 	}
 }
 
-// put adds a line, and returns what to close.
-func (b *logBuffer) put(l logs.Line) (wake chan struct{}) {
+// put adds a line, and returns what to close, and what to ask whether that was too much.
+func (b *logBuffer) put(l logs.Line) (wake chan struct{}, budget *logBudget) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil
+		return nil, nil
 	}
 	b.last++
 	l.Pos = b.last
@@ -64,7 +71,7 @@ func (b *logBuffer) put(l logs.Line) (wake chan struct{}) {
 	b.bytes += len(l.Text) + lineCost
 	b.trim()
 	wake, b.wake = b.wake, nil
-	return wake
+	return wake, b.budget
 }
 
 // kept is how many lines there are; b.mu is held.
@@ -91,12 +98,18 @@ func (b *logBuffer) trim() {
 	kept := b.kept()
 	oldest := b.last - logs.Position(kept) + 1
 	for ; kept > 1 && (b.bytes > b.maxBytes || kept > b.maxLines && oldest <= read); kept-- {
-		b.bytes -= len(b.chunks[0][b.head].Text) + lineCost
+		b.drop()
 		oldest++
-		if b.head++; b.head == chunkLines {
-			b.head, b.chunks[0] = 0, nil
-			b.chunks = b.chunks[1:]
-		}
+	}
+	b.count()
+}
+
+// drop drops the oldest line; b.mu is held.
+func (b *logBuffer) drop() {
+	b.bytes -= len(b.chunks[0][b.head].Text) + lineCost
+	if b.head++; b.head == chunkLines {
+		b.head, b.chunks[0] = 0, nil
+		b.chunks = b.chunks[1:]
 	}
 }
 
@@ -129,6 +142,9 @@ func (b *logBuffer) tail(n int) []string {
 func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(logs.Line, error) bool) {
 	reader := new(logs.Position)
 	defer b.leave(reader)
+	if b.beyond(from) {
+		from = 0 // of a stream before this one, such as that before the agent was started anew
+	}
 	for {
 		batch, lost, wake := b.after(reader, from)
 		if lost > 0 {
@@ -160,6 +176,12 @@ func (b *logBuffer) read(ctx context.Context, from logs.Position, yield func(log
 			return
 		}
 	}
+}
+
+func (b *logBuffer) beyond(from logs.Position) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return from > b.last
 }
 
 // after returns lines that follow from, how many before them are lost, and, if there is

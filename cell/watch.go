@@ -58,6 +58,7 @@ func (a *Agent) publish(j *job) {
 
 // forget drops a job that has ended.
 func (a *Agent) forget(j *job) {
+	a.lines.leave(j.log)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.jobs, j.work.ID)

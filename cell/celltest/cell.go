@@ -431,6 +431,14 @@ func testLogs(t *testing.T, c Cell) {
 	if !slices.Equal(rest, all[501:]) {
 		t.Errorf("from the middle come %d lines, want %d", len(rest), len(all)-501)
 	}
+	rest = nil
+	for l, err := range c.Logs(t.Context(), "w1", all[len(all)-1].Pos+1000) {
+		must(t, err)
+		rest = append(rest, l)
+	}
+	if !slices.Equal(rest, all) {
+		t.Errorf("from a place beyond the end, which is that of another stream, come %d lines, want all %d", len(rest), len(all))
+	}
 }
 
 func testRunTask(t *testing.T, c Cell) {
