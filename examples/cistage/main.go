@@ -26,7 +26,9 @@ import (
 
 func main() {
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, restore) // a second signal ends the program at once
+	// A second signal ends the program at once, unless it comes with the first: timeout(1) signals its child
+	// and then the whole group.
+	context.AfterFunc(ctx, func() { time.AfterFunc(500*time.Millisecond, restore) })
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Caught, so that a write to a pipe without a reader fails, instead of killing us.

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint"
 	"github.com/dewpoint-go/dewpoint/resourcematch"
@@ -34,6 +35,9 @@ const (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
+// sameSignal is how long after a signal another one says the same.
+const sameSignal = 500 * time.Millisecond
+
 // errPipe ends the program when nobody reads what it prints.
 var errPipe = errors.New("nobody reads the output any more")
 
@@ -47,9 +51,10 @@ func run(args []string) int {
 		return exitUsage
 	}
 	// A terminal that is closed ends everything like Ctrl-C. A second signal ends the program
-	// at once: then the next start ends the app.
+	// at once: then the next start ends the app. One that comes with the first is not meant so: timeout(1)
+	// signals its child and then the whole group.
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer context.AfterFunc(ctx, restore)()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, restore) })()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Caught, so that a write to a pipe without a reader fails, instead of killing us.

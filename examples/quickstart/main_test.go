@@ -256,6 +256,7 @@ func TestCtrlC(t *testing.T) {
 			s := begin(t, flags(data, dir)...)
 			s.until(c.at)
 			require.NoError(t, s.cmd.Process.Signal(syscall.SIGINT))
+			_ = s.cmd.Process.Signal(syscall.SIGTERM) // as timeout does; it may have ended
 			status, stdout, stderr := s.end()
 			assert.Equal(t, c.status, status, "%s%s", stdout, stderr)
 			assert.NotContains(t, stderr, "context canceled", "nobody is told what he did himself in our words")
