@@ -192,7 +192,7 @@ func TestInterrupt(t *testing.T) {
 	done := make(chan int, 1)
 	out := filepath.Join(t.TempDir(), "d.tgz")
 	go func() {
-		done <- run(ctx, []string{"-buildpack", bp, "-o", out, app}, w, io.Discard)
+		done <- run(ctx, []string{"-buildpack", bp, "-o", out, app}, w, w) // both, so that a failure is seen
 		w.Close()
 	}()
 	buf := make([]byte, 1<<12)
