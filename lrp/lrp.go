@@ -120,7 +120,7 @@ var ErrCompacted = errors.New("lrp: revision is no longer kept, list again")
 // any number of goroutines. A call that fails with an error that wraps context.Canceled or
 // context.DeadlineExceeded may have been done. The conformance suite is lrptest.Run.
 //
-// Optional powers, found by assertion: [Restarter], [Runner], and staging.TaskRunner.
+// Optional powers, found by assertion: [Restarter], [Runner], [Confirmer], and staging.TaskRunner.
 type Scheduler interface {
 	// Apply says what is wanted. Durable on return; the effect follows. Idempotent by d.ID:
 	// applied again, Instances and Annotation may differ, Work may not ([ErrImmutable]).
