@@ -43,7 +43,6 @@ func New(ctx context.Context, c Config) (*Runtime, error) {
 	r, err := folder.New(ctx, folder.Config{Kind: plain{groups}, Dir: c.Dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
-		groups.Close()
 		return nil, fmt.Errorf("process.New: %w", err)
 	}
 	return &Runtime{r}, nil

@@ -65,7 +65,6 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
-		k.Close()
 		return nil, err
 	}
 	if err := k.prepare(ctx, f.Program()); err != nil {

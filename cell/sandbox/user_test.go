@@ -61,7 +61,6 @@ func TestCapacityIsTheTruth(t *testing.T) {
 	assert.Subset(t, []string{"nofile", "pids", "memory", "cpu"}, res.Enforced) // each with a test of its own
 	if groups, err := cgroup.Open("dewpoint-test"); err == nil {
 		assert.Subset(t, res.Enforced, groups.Controllers())
-		groups.Close()
 	}
 }
 

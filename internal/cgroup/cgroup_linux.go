@@ -27,14 +27,15 @@ const (
 // Parent is a place for groups. Its methods may be called by several goroutines, for different groups.
 type Parent struct {
 	v2   bool
-	dirs map[string]string // by controller; of version 2 all are the same
+	name string            // what the names of groups begin with
+	dirs map[string]string // this program's own groups, by controller; of version 2 all are the same
 
 	mu   sync.Mutex // guards what follows
 	open map[string]*os.File
 }
 
-// Open finds where this program may make groups, by trying, and makes a folder of that name there. What an earlier
-// program has left in it is found again. If there is no such place, the error says why.
+// Open finds where this program may make groups, by trying. Their names begin with name and "-": no other program may
+// use that. If there is no such place, the error says why.
 func Open(name string) (*Parent, error) { return openAt("/sys/fs/cgroup", "/proc/self/cgroup", name) }
 
 func openAt(root, self, name string) (*Parent, error) {
@@ -42,11 +43,11 @@ func openAt(root, self, name string) (*Parent, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Parent{dirs: map[string]string{}, open: map[string]*os.File{}}
+	p := &Parent{name: name + "-", dirs: map[string]string{}, open: map[string]*os.File{}}
 	if p.v2 = isV2(root); p.v2 {
-		err = p.openV2(filepath.Join(root, own[""]), name)
+		err = p.openV2(filepath.Join(root, own[""]))
 	} else {
-		err = p.openV1(root, own, name)
+		err = p.openV1(root, own)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no control groups: %w", err)
@@ -77,15 +78,15 @@ func isV2(root string) bool {
 }
 
 // openV1 takes each controller by itself: some may be this program's to use, and others not.
-func (p *Parent) openV1(root string, own map[string]string, name string) error {
+func (p *Parent) openV1(root string, own map[string]string) error {
 	why := errors.New("this machine has none")
 	for _, c := range []string{memory, cpu, pids} {
 		at, ok := own[c]
 		if !ok {
 			continue
 		}
-		dir := filepath.Join(root, c, at, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		dir := filepath.Join(root, c, at)
+		if err := p.try(dir); err != nil {
 			why = err
 			continue
 		}
@@ -99,7 +100,7 @@ func (p *Parent) openV1(root string, own map[string]string, name string) error {
 
 // openV2 has the controllers handed on. A group that hands some on has no processes of its own, so if this program is
 // alone in its group, it goes to one below.
-func (p *Parent) openV2(own, name string) error {
+func (p *Parent) openV2(own string) error {
 	b, err := os.ReadFile(filepath.Join(own, "cgroup.controllers"))
 	if err != nil {
 		return err
@@ -123,17 +124,22 @@ func (p *Parent) openV2(own, name string) error {
 	} else if err != nil {
 		return err
 	}
-	dir := filepath.Join(own, name)
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := handOn(dir, have); err != nil {
+	if err := p.try(own); err != nil {
 		return err
 	}
 	for _, c := range have {
-		p.dirs[c] = dir
+		p.dirs[c] = own
 	}
 	return nil
+}
+
+// try makes a group for a moment.
+func (p *Parent) try(dir string) error {
+	dir = filepath.Join(dir, p.name+"try")
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Remove(dir)
 }
 
 func handOn(dir string, controllers []string) error {
@@ -177,10 +183,15 @@ func (p *Parent) Controllers() []string {
 	return all
 }
 
+// group is the folder of a group.
+func (p *Parent) group(controller, key string) string {
+	return filepath.Join(p.dirs[controller], p.name+key)
+}
+
 // folders of a group, each once.
 func (p *Parent) folders(key string) (all []string) {
 	for _, c := range p.Controllers() {
-		if dir := filepath.Join(p.dirs[c], key); !slices.Contains(all, dir) {
+		if dir := p.group(c, key); !slices.Contains(all, dir) {
 			all = append(all, dir)
 		}
 	}
@@ -198,7 +209,7 @@ func (p *Parent) Make(key string, l Limits) error {
 		if p.dirs[controller] == "" || n <= 0 {
 			return nil
 		}
-		if err := write(filepath.Join(p.dirs[controller], key), name, strconv.FormatInt(n, 10)); err != nil {
+		if err := write(p.group(controller, key), name, strconv.FormatInt(n, 10)); err != nil {
 			return fmt.Errorf("limit %s to %d: %w", controller, n, err)
 		}
 		return nil
@@ -206,13 +217,13 @@ func (p *Parent) Make(key string, l Limits) error {
 	if p.v2 {
 		err := errors.Join(set(memory, "memory.max", l.Memory), set(cpu, "cpu.weight", min(10_000, int64(l.CPU))), set(pids, "pids.max", int64(l.PIDs)))
 		if l.Memory > 0 { // what goes to swap would not count
-			_ = write(filepath.Join(p.dirs[memory], key), "memory.swap.max", "0") // there is none where the kernel does not count it
+			_ = write(p.group(memory, key), "memory.swap.max", "0") // there is none where the kernel does not count it
 		}
 		return err
 	}
 	err := errors.Join(set(memory, "memory.limit_in_bytes", l.Memory), set(cpu, "cpu.shares", shares(l.CPU)), set(pids, "pids.max", int64(l.PIDs)))
 	if l.Memory > 0 && p.dirs[memory] != "" {
-		_ = write(filepath.Join(p.dirs[memory], key), "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)) // there only where swap is counted
+		_ = write(p.group(memory, key), "memory.memsw.limit_in_bytes", strconv.FormatInt(l.Memory, 10)) // there only where swap is counted
 	}
 	return err
 }
@@ -257,7 +268,7 @@ func (p *Parent) OutOfMemory(key string) int64 {
 	if p.v2 {
 		name = "memory.events"
 	}
-	return field(filepath.Join(p.dirs[memory], key, name), "oom_kill")
+	return field(filepath.Join(p.group(memory, key), name), "oom_kill")
 }
 
 // Memory is what a group has in use and cannot let go at once, in bytes; 0: not known.
@@ -265,7 +276,7 @@ func (p *Parent) Memory(key string) int64 {
 	if p.dirs[memory] == "" {
 		return 0
 	}
-	dir := filepath.Join(p.dirs[memory], key)
+	dir := p.group(memory, key)
 	used, files := "memory.usage_in_bytes", "total_inactive_file"
 	if p.v2 {
 		used, files = "memory.current", "inactive_file"
@@ -328,21 +339,14 @@ func kill(dir string) {
 // Sweep removes the groups that keep does not want.
 func (p *Parent) Sweep(keep func(key string) bool) error {
 	var errs []error
-	for _, dir := range p.folders("") {
-		all, err := os.ReadDir(dir)
+	for _, c := range p.Controllers() {
+		all, err := os.ReadDir(p.dirs[c])
 		errs = append(errs, err)
 		for _, e := range all {
-			if e.IsDir() && !keep(e.Name()) {
-				errs = append(errs, p.Remove(e.Name()))
+			if key, ok := strings.CutPrefix(e.Name(), p.name); ok && e.IsDir() && !keep(key) {
+				errs = append(errs, p.Remove(key))
 			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Close removes the place itself, if it is empty.
-func (p *Parent) Close() {
-	for _, dir := range p.folders("") {
-		_ = unix.Rmdir(dir) // else somebody uses it
-	}
 }

@@ -38,21 +38,19 @@ func content(t *testing.T, name ...string) string {
 
 func TestVersion2(t *testing.T) {
 	t.Parallel()
-	files := map[string]string{"cgroup.controllers": "", "user/me/cgroup.controllers": "cpuset memory pids io\n", "user/me/cgroup.subtree_control": "",
-		"user/me/cell/cgroup.subtree_control": ""}
+	files := map[string]string{"cgroup.controllers": "", "user/me/cgroup.controllers": "cpuset memory pids io\n", "user/me/cgroup.subtree_control": ""}
 	for _, f := range []string{"memory.max", "memory.swap.max", "pids.max", "memory.events", "memory.current", "memory.stat"} {
-		files["user/me/cell/a/"+f] = ""
+		files["user/me/cell-a/"+f] = ""
 	}
 	root, self := machine(t, "0::/user/me\n", files)
 	p, err := openAt(root, self, "cell")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"memory", "pids"}, p.Controllers())
 	assert.Equal(t, "+memory +pids", content(t, root, "user/me/cgroup.subtree_control"))
-	assert.Equal(t, "+memory +pids", content(t, root, "user/me/cell/cgroup.subtree_control"))
 	require.NoError(t, p.Make("a", Limits{Memory: 1 << 20, CPU: 50, PIDs: 7}))
-	assert.Equal(t, "1048576", content(t, root, "user/me/cell/a/memory.max"))
-	assert.Equal(t, "0", content(t, root, "user/me/cell/a/memory.swap.max"))
-	assert.Equal(t, "7", content(t, root, "user/me/cell/a/pids.max"))
+	assert.Equal(t, "1048576", content(t, root, "user/me/cell-a/memory.max"))
+	assert.Equal(t, "0", content(t, root, "user/me/cell-a/memory.swap.max"))
+	assert.Equal(t, "7", content(t, root, "user/me/cell-a/pids.max"))
 	var attr syscall.SysProcAttr
 	names, err := p.Enter("a", &attr)
 	require.NoError(t, err)
@@ -60,11 +58,11 @@ func TestVersion2(t *testing.T) {
 	assert.True(t, attr.UseCgroupFD)
 	at, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(attr.CgroupFD))
 	require.NoError(t, err)
-	assert.Equal(t, filepath.Join(root, "user/me/cell/a"), at)
-	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell/a/memory.events"), []byte("low 0\noom 3\noom_kill 2\n"), 0o600))
+	assert.Equal(t, filepath.Join(root, "user/me/cell-a"), at)
+	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.events"), []byte("low 0\noom 3\noom_kill 2\n"), 0o600))
 	assert.EqualValues(t, 2, p.OutOfMemory("a"))
-	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell/a/memory.current"), []byte("5000\n"), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell/a/memory.stat"), []byte("anon 1\ninactive_file 1000\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.current"), []byte("5000\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.stat"), []byte("anon 1\ninactive_file 1000\n"), 0o600))
 	assert.EqualValues(t, 4000, p.Memory("a"))
 }
 
@@ -98,10 +96,6 @@ func TestGroups(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		assert.NoError(t, p.Sweep(func(string) bool { return false }))
-		p.Close()
-		for _, dir := range p.folders("") {
-			assert.NoDirExists(t, dir)
-		}
 	})
 	require.NoError(t, p.Make("a", Limits{Memory: 32 << 20, CPU: 50, PIDs: 20}))
 	require.NoError(t, p.Make("a", Limits{Memory: 16 << 20, CPU: 50, PIDs: 20}), "again")
@@ -136,12 +130,10 @@ func TestGroups(t *testing.T) {
 	require.Error(t, <-ended)
 	require.NoError(t, p.Remove("a"))
 	require.NoError(t, p.Remove("a"), "again")
-	for _, dir := range p.folders("") {
-		all, err := os.ReadDir(dir)
+	for _, dir := range p.dirs {
+		all, err := filepath.Glob(filepath.Join(dir, p.name+"*"))
 		require.NoError(t, err)
-		for _, e := range all {
-			assert.False(t, e.IsDir(), e.Name())
-		}
+		assert.Empty(t, all)
 	}
 	assert.NotEmpty(t, strings.Join(p.Controllers(), " "))
 }

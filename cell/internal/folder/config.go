@@ -75,8 +75,6 @@ type Limiter interface {
 	// Usage and Exit are those of an Engine.
 	Usage(c Place, u *cell.Usage)
 	Exit(c Place, state string, e *cell.Exit)
-	// Close ends the use; what containers need stays.
-	Close()
 }
 
 // meter is what an Engine and a Limiter know of processes.

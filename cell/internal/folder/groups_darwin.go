@@ -26,9 +26,6 @@ func (g *Groups) Lift(string) error { return nil }
 // Keep implements Limiter.
 func (g *Groups) Keep([]Place) error { return nil }
 
-// Close implements Limiter.
-func (g *Groups) Close() {}
-
 // Usage implements Limiter.
 func (g *Groups) Usage(Place, *cell.Usage) {}
 

@@ -96,13 +96,6 @@ func (g *Groups) Keep(all []Place) error {
 	return g.in.Sweep(func(key string) bool { return slices.ContainsFunc(all, func(p Place) bool { return p.Key == key }) })
 }
 
-// Close implements Limiter.
-func (g *Groups) Close() {
-	if g != nil {
-		g.in.Close()
-	}
-}
-
 // Usage implements Limiter: files in memory count, too, as they do for the limit.
 func (g *Groups) Usage(c Place, u *cell.Usage) {
 	if g != nil {

@@ -230,9 +230,6 @@ func (r *Runtime) Close() error {
 	r.close()
 	r.wg.Wait()
 	r.noteLayers()
-	if r.limits != nil {
-		r.limits.Close()
-	}
 	// A child that is just being forked has the file, too, so to close it is not enough.
 	return errors.Join(unix.Flock(int(r.lock.Fd()), unix.LOCK_UN), r.lock.Close())
 }
