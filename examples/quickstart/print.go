@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -107,7 +108,7 @@ func colour(s string) bool {
 }
 
 func (pr *printer) summary(r *dewpoint.PushResult) {
-	fmt.Fprintf(pr.out, "\n%s: droplet %s, buildpack %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), r.Droplet.Buildpack())
+	fmt.Fprintf(pr.out, "\n%s: droplet %s, %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), buildpacks(r.Droplet))
 	for _, p := range r.Processes {
 		fmt.Fprintf(pr.out, "%s: %d of %d instances run\n", p.Type, p.Running(), p.Instances)
 	}
@@ -141,4 +142,16 @@ func round(d time.Duration) time.Duration {
 		return d.Round(time.Millisecond)
 	}
 	return d.Round(10 * time.Microsecond)
+}
+
+// buildpacks names those that made a droplet.
+func buildpacks(d dewpoint.Droplet) string {
+	if len(d.Buildpacks) < 2 {
+		return "buildpack " + d.Buildpack()
+	}
+	var all []string
+	for _, b := range d.Buildpacks {
+		all = append(all, strings.TrimSpace(cmp.Or(b.Name, b.Key)+" "+b.Version))
+	}
+	return "buildpacks " + strings.Join(all, ", ")
 }
