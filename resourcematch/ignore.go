@@ -67,7 +67,7 @@ func parseRule(line string) (r rule, ok bool) {
 		return r, false
 	}
 	for s := range strings.SplitSeq(line, "/") {
-		if s == "**" {
+		if len(s) > 1 && strings.Trim(s, "*") == "" { // more than two are as two
 			if n := len(r.segs); n == 0 || !r.segs[n-1].any { // two in a row mean no more, and cost much
 				r.segs = append(r.segs, segment{any: true})
 			}
@@ -161,7 +161,7 @@ func matchSegments(segs []segment, parts []string) bool {
 	return si == len(segs)
 }
 
-// matchGlob knows *, ?, [a-z], [!a] and backslash. A bracket that isn't closed matches nothing.
+// matchGlob knows *, ?, [a-z], [!a], [[:digit:]] and backslash. A bracket that isn't closed matches nothing.
 func matchGlob(pat, name string) bool {
 	p, n, backP, backN := 0, 0, -1, 0
 	for n < len(name) {
@@ -209,6 +209,24 @@ func matchOne(pat string, c rune) (used int, ok bool) {
 	return w, r == c
 }
 
+// classes are those of POSIX, which know ASCII only.
+var classes = map[string]func(rune) bool{
+	"alpha":  func(c rune) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' },
+	"digit":  func(c rune) bool { return c >= '0' && c <= '9' },
+	"alnum":  func(c rune) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' },
+	"upper":  func(c rune) bool { return c >= 'A' && c <= 'Z' },
+	"lower":  func(c rune) bool { return c >= 'a' && c <= 'z' },
+	"xdigit": func(c rune) bool { return c|0x20 >= 'a' && c|0x20 <= 'f' || c >= '0' && c <= '9' },
+	"space":  func(c rune) bool { return c == ' ' || c >= '\t' && c <= '\r' },
+	"blank":  func(c rune) bool { return c == ' ' || c == '\t' },
+	"punct": func(c rune) bool {
+		return c > ' ' && c < 0x7f && !(c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9')
+	},
+	"print": func(c rune) bool { return c >= ' ' && c < 0x7f },
+	"graph": func(c rune) bool { return c > ' ' && c < 0x7f },
+	"cntrl": func(c rune) bool { return c < ' ' || c == 0x7f },
+}
+
 func matchClass(pat string, c rune) (used int, ok bool) {
 	i := 1
 	not := i < len(pat) && (pat[i] == '!' || pat[i] == '^')
@@ -230,6 +248,17 @@ func matchClass(pat string, c rune) (used int, ok bool) {
 	for first := true; ; first = false {
 		if i < len(pat) && pat[i] == ']' && !first {
 			return i + 1, hit != not
+		}
+		if strings.HasPrefix(pat[i:], "[:") {
+			if name, _, ok := strings.Cut(pat[i+2:], ":]"); ok {
+				in, known := classes[name]
+				if !known {
+					return len(pat), false
+				}
+				hit = hit || in(c)
+				i += len(name) + 4
+				continue
+			}
 		}
 		lo, ok := next()
 		if !ok {
