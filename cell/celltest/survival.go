@@ -128,7 +128,8 @@ func (s Survivor) killed(t *testing.T, enough func(cell.Event) bool, works ...ce
 			return
 		}
 	}
-	t.Fatalf("the program ended by itself: %s", stderr.String())
+	err = cmd.Wait() // only then all that it said is here
+	t.Fatalf("the program ended by itself: %v, %v, %s", err, lines.Err(), stderr.String())
 }
 
 // phases is enough when each work is in its phase.
