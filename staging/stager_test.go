@@ -304,3 +304,37 @@ func TestEnv(t *testing.T) {
 		`VCAP_APPLICATION={"application_id":"g","application_name":"n","application_uris":[],"limits":{"disk":4096,"fds":16384,"mem":1024},"name":"n","uris":[]}`,
 		"MEMORY_LIMIT=1024m", `VCAP_SERVICES={"db":[]}`}, env)
 }
+
+// The limits of a staging that asks for none are those of Cloud Foundry.
+func TestSpec(t *testing.T) {
+	t.Parallel()
+	s := staging.Spec(staging.Request{})
+	assert.Equal(t, 50, s.CPU)
+	assert.EqualValues(t, 1<<30, s.Memory)
+	assert.EqualValues(t, 4<<30, s.Disk)
+	assert.Equal(t, 16384, s.NoFile)
+}
+
+// The cell is given what is left of the time, and the caller's own limit is told as one.
+func TestWhatIsLeftOfTheTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var given time.Duration
+		tasks := &stagingtest.Tasks{Func: func(ctx context.Context, w cell.Work, _ func(string)) cell.Status {
+			given = w.Timeout
+			<-ctx.Done()
+			return cell.Status{Reason: cell.ReasonStopped}
+		}}
+		r := runner{plan: func(context.Context) error { time.Sleep(5 * time.Minute); return nil }}
+		s := open(t, staging.Config{Runner: r, Tasks: tasks})
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
+		defer cancel()
+		_, err := s.Stage(ctx, stagingtest.Request("own"), nil)
+		assert.Equal(t, 10*time.Minute, given)
+		e, ok := errors.AsType[*staging.Error](err)
+		require.True(t, ok, "%v", err)
+		assert.Equal(t, staging.Timeout, e.Reason)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.NotContains(t, e.Error(), "15m0s", "that is not the limit that was exceeded")
+	})
+}
