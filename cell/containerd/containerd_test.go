@@ -150,7 +150,7 @@ func empty(t *testing.T, dir string) {
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))
 	require.NoError(t, err)
 	assert.Empty(t, groups)
-	links, err := netlink.LinkList()
+	links, err := containerd.Links()
 	require.NoError(t, err)
 	for _, l := range links {
 		assert.False(t, strings.HasPrefix(l.Attrs().Name, "dw"+containerd.NameOf(dir)[:6]), l.Attrs().Name)

@@ -2,6 +2,11 @@
 
 package containerd
 
+import "github.com/vishvananda/netlink"
+
+// Links lists the links of the machine.
+func Links() ([]netlink.Link, error) { return links() }
+
 // NameOf is what control groups and containerd call the cell of a folder.
 func NameOf(dir string) string { return nameOf(dir) }
 

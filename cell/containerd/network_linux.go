@@ -308,13 +308,24 @@ func (n *network) disconnect(c folder.Place) error {
 	return nil
 }
 
+// links lists the links of the machine. While others come and go the kernel says that its list may not be whole, and is
+// asked again.
+func links() (all []netlink.Link, err error) {
+	for range 100 {
+		if all, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // sweep removes links of this cell that belong to no container.
 func (n *network) sweep(all []folder.Place) error {
 	known := map[string]bool{}
 	for _, c := range all {
 		known[n.link(c.Key)] = true
 	}
-	links, err := netlink.LinkList()
+	links, err := links()
 	if err != nil {
 		return err
 	}
