@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -80,15 +81,18 @@ func TestStrategySteps(t *testing.T) {
 // losing is a journal that loses what was committed, unasked.
 type losing struct {
 	*state.Memory
-	lost error
+	lost atomic.Pointer[error]
 }
 
-func (l *losing) Check(context.Context) error { return l.lost }
+func (l *losing) lose(err error) { l.lost.Store(&err) }
+
+func (l *losing) Check(context.Context) error { return *l.lost.Load() }
 
 func TestALostJournalEndsThePlatformThoughNothingIsWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &losing{Memory: state.NewMemory(), lost: errors.New("it cannot be told now")}
+		j := &losing{Memory: state.NewMemory()}
+		j.lose(errors.New("it cannot be told now"))
 		p, err := New(Config{Journal: j})
 		require.NoError(t, err)
 		defer p.db.Close()
@@ -96,7 +100,7 @@ func TestALostJournalEndsThePlatformThoughNothingIsWritten(t *testing.T) {
 		go func() { ended <- p.guardState(t.Context()) }()
 		synctest.Wait()
 		assert.Empty(t, ended)
-		j.lost = fmt.Errorf("state.db was deleted: %w", state.ErrFenced)
+		j.lose(fmt.Errorf("state.db was deleted: %w", state.ErrFenced))
 		require.ErrorContains(t, <-ended, "state.db was deleted")
 	})
 }
