@@ -67,7 +67,8 @@ func TestLongRunLeavesNothing(t *testing.T) { //nolint:paralleltest // see above
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		assert.LessOrEqual(t, runtime.NumGoroutine(), before)
+		// The runtime may have begun a few of its own; what a round leaves behind comes 300 times, or at least 40.
+		assert.Less(t, runtime.NumGoroutine(), before+10)
 		assert.Empty(t, c1.Works())
 		assert.Empty(t, c2.Works())
 		assert.Empty(t, s.Audit())

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,8 +124,14 @@ func TestEndAtEachPhase(t *testing.T) {
 				if how == staging.Canceled {
 					t.Logf("ended %s after it was cancelled", time.Since(at).Round(time.Millisecond))
 					assert.ErrorIs(t, err, context.Canceled)
-					// A limit may come earlier than the phase, on a busy machine.
-					assert.Equal(t, c.phase, e.Phase)
+					// A limit may come earlier than the phase, on a busy machine; and so may what the cell is made to do
+					// before the lines that tell of the phase.
+					order := []string{staging.PhasePlan, staging.PhasePlace, staging.PhaseCreate, staging.PhaseFetch, staging.PhaseBuild, staging.PhaseSave}
+					if assert.Contains(t, order, e.Phase); c.arrange == nil {
+						assert.Equal(t, c.phase, e.Phase)
+					} else {
+						assert.LessOrEqual(t, slices.Index(order, e.Phase), slices.Index(order, c.phase), e.Phase)
+					}
 				}
 				y.clean(r)
 				y.mu.Lock()
