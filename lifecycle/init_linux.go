@@ -132,8 +132,12 @@ func processes(which func(int, procStat) bool) (all []int) {
 // bears its mark in other sessions.
 func killLeft(s started, state string) error {
 	mark := []byte("\x00" + markEnv + "=" + state + "\x00")
-	for range 100 { // what is being forked meanwhile is found the next time
+	killed := map[int]uint64{} // by when they were started: one that ends has no environment any more
+	for range 100 {            // what is being forked meanwhile is found the next time
 		left := processes(func(pid int, p procStat) bool {
+			if start, ok := killed[pid]; ok && p.start == start && p.state != 'X' {
+				return true
+			}
 			if s.Process != 0 && p.session == s.Process && p.start >= s.ProcessStart {
 				return true
 			}
@@ -141,6 +145,9 @@ func killLeft(s started, state string) error {
 			return bytes.Contains(append([]byte{0}, env...), mark)
 		})
 		for _, pid := range left {
+			if start, ok := processStart(pid); ok {
+				killed[pid] = start
+			}
 			if err := signalProcess(pid, syscall.SIGKILL); err != nil {
 				return err
 			}
