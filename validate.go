@@ -46,13 +46,10 @@ func (r *PushRequest) Validate() error {
 	return nil
 }
 
-// isolations are the levels, weakest first.
-var isolations = []string{"memory", "none", "landlock", "namespaces", "containerd"}
-
 // validatePlace looks at where and how it is to run.
 func (r *PushRequest) validatePlace() error {
-	if r.Isolation != "" && !slices.Contains(isolations, r.Isolation) {
-		return fmt.Errorf("isolation %q is not known: use one of %s", r.Isolation, strings.Join(isolations, ", "))
+	if r.Isolation != "" && !slices.Contains(cell.Isolations(), r.Isolation) {
+		return fmt.Errorf("isolation %q is not known: use one of %s", r.Isolation, strings.Join(cell.Isolations(), ", "))
 	}
 	for _, t := range r.Tags {
 		if t == "" || strings.TrimSpace(t) != t {

@@ -320,6 +320,9 @@ func (a *Agent) check(w Work) error {
 // levels orders the isolation levels.
 var levels = []string{"memory", "none", "landlock", "namespaces", "containerd"}
 
+// Isolations lists the levels of isolation that there are, weakest first (Spec.Isolation, Resources.Isolation).
+func Isolations() []string { return slices.Clone(levels) }
+
 // refusal says why this cell cannot take a work now, "" if it can; a.mu is held.
 func (a *Agent) refusal(w Work) string {
 	if a.closing {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/staging"
 )
@@ -85,7 +86,7 @@ func TestFaultsOfTheRuntime(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				m := cell.NewMemory(cell.MemoryConfig{Programs: programs(), Fault: c.before, FaultAfter: c.after})
-				a := running(t, cell.AgentConfig{Runtime: m})
+				a := celltest.Agent(t, cell.AgentConfig{Runtime: m})
 				w := work("w", "write=result:x")
 				w.Inputs = []cell.Input{{Source: "inline:", Dir: "/tmp", Name: "package"}}
 				w.Outputs = []cell.Output{{Path: "/result", Inline: true, Name: "result"}}
@@ -106,7 +107,7 @@ func TestAContainerThatVanishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs()})
-		a := running(t, cell.AgentConfig{Runtime: m})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: m})
 		require.NoError(t, a.Start(t.Context(), work("w", "wait")))
 		until(t, a, "w", is(cell.PhaseRunning))
 		synctest.Wait()
@@ -120,7 +121,7 @@ func TestAContainerThatVanishes(t *testing.T) {
 func TestTimeoutOfAStaging(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
 		w := work("w", "hang")
 		w.Timeout = 15 * time.Minute
 		begun := time.Now()
@@ -194,7 +195,7 @@ func TestStopTakesNoTimeInAnyPhase(t *testing.T) {
 				m := cell.NewMemory(cell.MemoryConfig{Programs: programs()})
 				w, conf, reached := work("w", "hang"), cell.AgentConfig{Runtime: m}, make(chan struct{})
 				c(&w, &conf, reached)
-				a := running(t, conf)
+				a := celltest.Agent(t, conf)
 				require.NoError(t, a.Start(t.Context(), w))
 				<-reached
 				synctest.Wait()
@@ -236,7 +237,7 @@ func TestHealthInTime(t *testing.T) {
 		refused := error(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
 		d := &dialer{}
 		d.err.Store(&refused)
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Dial: d.dial})
 		w := work("w", "wait")
 		w.Health, w.LRP, w.Log.Source, w.Spec.Ports = &cell.Health{}, "l", "APP/PROC/WEB", []int{8080}
 		begun := time.Now()
@@ -285,7 +286,7 @@ func TestALeftCellIsAdopted(t *testing.T) {
 		require.NoError(t, <-ended)
 		assert.Error(t, a.Start(t.Context(), work("late", "exit=0")))
 
-		b := running(t, cell.AgentConfig{ID: "c", Runtime: m})
+		b := celltest.Agent(t, cell.AgentConfig{ID: "c", Runtime: m})
 		s := until(t, b, "ended", is(cell.PhaseDone))
 		assert.Equal(t, 3, s.Exit.Code)
 		assert.Contains(t, s.Last, "it was so")
@@ -319,7 +320,7 @@ func TestALeftCellIsAdopted(t *testing.T) {
 func TestRunTaskThatIsRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Containers: 1})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Containers: 1})
 		require.NoError(t, a.Start(t.Context(), work("one", "wait")))
 		_, err := cell.Tasks{Cell: a}.RunTask(t.Context(), work("two", "exit=0"), func(logs.Line) {})
 		var refused *cell.RefusedError
@@ -331,7 +332,7 @@ func TestRunTaskThatIsRefused(t *testing.T) {
 func TestASlowWatcherSeesTheLatest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
 		var seen []cell.Phase
 		for e, err := range a.Watch(t.Context()) {
 			require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 // apps answers health probes as each app does, by its address.
@@ -133,7 +134,7 @@ func TestManyProbes(t *testing.T) { //nolint:paralleltest // it counts goroutine
 	synctest.Test(t, func(t *testing.T) {
 		d := &apps{answer: func(context.Context, string) error { time.Sleep(2 * time.Millisecond); return nil }}
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs(), Capacity: cell.Resources{Containers: n}})
-		a := running(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
 		for i := range n {
 			w := probed(fmt.Sprintf("w%d", i), cell.Health{Readiness: &cell.Probe{Type: "port"}})
 			require.NoError(t, a.Start(t.Context(), w))
@@ -164,7 +165,7 @@ func TestManyProbes(t *testing.T) { //nolint:paralleltest // it counts goroutine
 func TestAProbedInstanceHasNoGoroutine(t *testing.T) { //nolint:paralleltest // it counts goroutines
 	count := func(h cell.Health) (n int) {
 		synctest.Test(t, func(t *testing.T) {
-			a := running(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs(), Capacity: cell.Resources{Containers: 1000}})},
+			a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs(), Capacity: cell.Resources{Containers: 1000}})},
 				Dial: (&apps{answer: fine}).dial})
 			for i := range 1000 {
 				require.NoError(t, a.Start(t.Context(), probed(fmt.Sprintf("w%d", i), h)))
@@ -192,7 +193,7 @@ func TestProbesThatHangDelayNobody(t *testing.T) {
 			return nil
 		}}
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs(), Capacity: cell.Resources{Containers: 4000}})
-		a := running(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
 		for i := range 1000 {
 			require.NoError(t, a.Start(t.Context(), probed(fmt.Sprintf("bad%d", i), cell.Health{StartTimeout: -1})))
 		}
@@ -211,7 +212,7 @@ func TestAStartTimeoutWithoutEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := &apps{answer: func(context.Context, string) error { return syscall.ECONNREFUSED }}
-		a := running(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
 		require.NoError(t, a.Start(t.Context(), probed("w", cell.Health{StartTimeout: -1})))
 		time.Sleep(24 * time.Hour)
 		s := until(t, a, "w", func(cell.Event) bool { return true })
@@ -233,7 +234,7 @@ func TestReadinessInTime(t *testing.T) {
 			}
 			return syscall.ECONNREFUSED
 		}}
-		a := running(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
 		w := probed("w", cell.Health{Type: "http", Readiness: &cell.Probe{Type: "port", Interval: 10 * time.Second}})
 		w.Health.Type = "process"
 		w.Spec.Ports = []int{8080, 9090}
@@ -272,7 +273,7 @@ func TestACellThatCannotProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := &apps{answer: fine}
-		a := running(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{cell.NewMemory(cell.MemoryConfig{Programs: programs()})}, Dial: d.dial})
 		require.NoError(t, a.Start(t.Context(), probed("w", cell.Health{Readiness: &cell.Probe{Type: "port"}})))
 		until(t, a, "w", func(e cell.Event) bool { return e.Status.Phase == cell.PhaseRunning && !e.Status.NotReady })
 		d.set(func(context.Context, string) error { return &net.OpError{Op: "dial", Err: syscall.EMFILE} })
@@ -297,7 +298,7 @@ func TestStopDuringAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &apps{answer: hangs}
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs()})
-		a := running(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: addressed{m}, Dial: d.dial})
 		require.NoError(t, a.Start(t.Context(), probed("w", cell.Health{Timeout: time.Hour})))
 		synctest.Wait()
 		begun := time.Now()
@@ -324,7 +325,7 @@ func TestAnAdoptedInstanceIsReady(t *testing.T) {
 		until(t, a, "w", func(e cell.Event) bool { return e.Status.Phase == cell.PhaseRunning && !e.Status.NotReady })
 		leave()
 		require.NoError(t, <-ended)
-		b := running(t, cell.AgentConfig{ID: "c", Runtime: m, Dial: d.dial})
+		b := celltest.Agent(t, cell.AgentConfig{ID: "c", Runtime: m, Dial: d.dial})
 		for e, err := range b.Watch(t.Context()) {
 			require.NoError(t, err)
 			if e.Synced {
@@ -340,7 +341,7 @@ func TestAnAdoptedInstanceIsReady(t *testing.T) {
 func TestGraceOfEachProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
 		w := work("w", "out=up", "hang")
 		w.Health, w.LRP, w.Log.Source = &cell.Health{Type: "process"}, "l", "APP/PROC/WEB"
 		w.Process.Grace = 10 * time.Second

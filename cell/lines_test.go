@@ -16,6 +16,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 func texts(t *testing.T, a *cell.Agent, id string) []string {
@@ -31,7 +32,7 @@ func texts(t *testing.T, a *cell.Agent, id string) []string {
 func TestLinesThatNobodyHasReadAreKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogLines: 10})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogLines: 10})
 		require.NoError(t, a.Start(t.Context(), work("w", "lines=1000")))
 		until(t, a, "w", is(cell.PhaseDone))
 		all := texts(t, a, "w")
@@ -46,7 +47,7 @@ func TestLinesThatNobodyHasReadAreKept(t *testing.T) {
 func TestLinesAreBoundedAllTheSame(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogBytes: 20_000})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogBytes: 20_000})
 		require.NoError(t, a.Start(t.Context(), work("w", "lines=1000")))
 		until(t, a, "w", is(cell.PhaseDone))
 		all := texts(t, a, "w")
@@ -60,7 +61,7 @@ func TestLinesAreBoundedAllTheSame(t *testing.T) {
 func TestASlowReaderOfLines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogLines: 10})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), LogLines: 10})
 		w := work("w", "out=first", "wait", "lines=5000")
 		w.Process.Grace = time.Minute
 		require.NoError(t, a.Start(t.Context(), w))
@@ -86,7 +87,7 @@ func TestASlowReaderOfLines(t *testing.T) {
 
 func TestBurstsOfTwentyInstances(t *testing.T) {
 	t.Parallel()
-	a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
 	var wg sync.WaitGroup
 	for i := range 20 {
 		id := fmt.Sprintf("w%d", i)
@@ -109,7 +110,7 @@ func TestStopEndsWhatIsSavedAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		saving := make(chan struct{})
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs()})
-		a := running(t, cell.AgentConfig{Runtime: m, Save: func(ctx context.Context, _ string, _ io.Reader) (blob.Info, error) {
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: m, Save: func(ctx context.Context, _ string, _ io.Reader) (blob.Info, error) {
 			close(saving)
 			<-ctx.Done()
 			return blob.Info{}, ctx.Err()
@@ -161,7 +162,7 @@ func TestStartOnACellThatStops(t *testing.T) {
 func TestALayerThatFailsIsNamed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}),
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}),
 			Open: func(ctx context.Context, s cell.Source) (io.ReadCloser, error) {
 				if s == "blob:bad" {
 					return nil, errBroken
@@ -182,7 +183,7 @@ func TestALayerThatFailsIsNamed(t *testing.T) {
 // 200 instances started at once have 200 addresses, and each of them answers.
 func TestManyStartsShareNoPort(t *testing.T) {
 	t.Parallel()
-	a := running(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()})})
 	const n = 200
 	var wg sync.WaitGroup
 	for i := range n {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 // said returns what a program's output became: the lines of its Source, with the second in which they came.
@@ -21,7 +22,7 @@ func said(t *testing.T, w cell.Work, linesPerSecond int, program func(cell.Memor
 		m := cell.NewMemory(cell.MemoryConfig{Programs: map[string]func(context.Context, cell.MemoryProcess) int{
 			"p": func(_ context.Context, p cell.MemoryProcess) int { program(p); return 0 },
 		}})
-		a := running(t, cell.AgentConfig{Runtime: m, LogLinesPerSecond: linesPerSecond})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: m, LogLinesPerSecond: linesPerSecond})
 		w.ID, w.Process = "w", cell.Process{Path: "p"}
 		if w.Log.Source == "" {
 			w.Log.Source = "APP/PROC/WEB"
@@ -109,7 +110,7 @@ func TestAFloodIsLimitedForEachInstance(t *testing.T) {
 				return 0
 			},
 		}})
-		a := running(t, cell.AgentConfig{Runtime: m, LogLinesPerSecond: 100})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: m, LogLinesPerSecond: 100})
 		for _, p := range []string{"p", "quiet"} {
 			w := cell.Work{ID: p, LRP: "l", Process: cell.Process{Path: p, Grace: time.Second}, Health: &cell.Health{Type: "process"}, Log: cell.LogTag{Source: "APP"}}
 			require.NoError(t, a.Start(t.Context(), w))

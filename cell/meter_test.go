@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 // A hundred works whose disks are slow to measure do not make a cell measure all the time.
@@ -20,7 +21,7 @@ func TestDisksAreMeasuredSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var busy atomic.Int64
 		m := cell.NewMemory(cell.MemoryConfig{Programs: programs(), Capacity: cell.Resources{Containers: 100}})
-		a := running(t, cell.AgentConfig{Runtime: slowDisks{m, &busy}})
+		a := celltest.Agent(t, cell.AgentConfig{Runtime: slowDisks{m, &busy}})
 		for i := range 100 {
 			w := work(fmt.Sprintf("w%d", i), "wait")
 			w.Spec.Disk = 1 << 20

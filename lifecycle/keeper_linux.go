@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -137,7 +138,7 @@ func (k Keeper) Alive() bool {
 // the flag -inner and, as its -state, the folder of that name, which exists, in the keeper's folder. As
 // [Program.Start] it returns when the process was started and recorded.
 func (k Keeper) Start(ctx context.Context, name, path string, args, env []string) error {
-	b, err := json.Marshal(keeperOrder{path, args, lastOfEach(env)})
+	b, err := json.Marshal(keeperOrder{path, args, (&exec.Cmd{Env: env}).Environ()})
 	if err != nil {
 		return err
 	}
@@ -162,21 +163,6 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 		return fmt.Errorf("start role init by a keeper: %w", err)
 	}
 	return os.Remove(filepath.Join(state, keeperFile))
-}
-
-// lastOfEach drops what is set again later, as a command does.
-func lastOfEach(env []string) (out []string) {
-	at := map[string]int{}
-	for _, kv := range env {
-		k, _, _ := strings.Cut(kv, "=")
-		if i, ok := at[k]; ok {
-			out[i] = kv
-			continue
-		}
-		at[k] = len(out)
-		out = append(out, kv)
-	}
-	return out
 }
 
 // send passes the name and the file, as soon as the keeper listens.

@@ -3,19 +3,12 @@
 package containerd_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"io"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -78,14 +71,7 @@ func TestAttackFilesOfTheMachine(t *testing.T) {
 func TestAttackTheStack(t *testing.T) {
 	t.Parallel()
 	need(t)
-	// One whose files would be the app's to write, were they not read-only.
-	stack := t.TempDir()
-	for name, text := range map[string]string{"data/f": "x", "etc/passwd": "root:x:0:0::/:/bin/sh\n"} {
-		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(stack, name)), 0o777))
-		require.NoError(t, os.WriteFile(filepath.Join(stack, name), []byte(text), 0o666))
-		require.NoError(t, os.Chmod(filepath.Join(stack, name), 0o666))
-		require.NoError(t, os.Chmod(filepath.Dir(filepath.Join(stack, name)), 0o777))
-	}
+	stack := attacktest.Writable(t)
 	dir := t.TempDir()
 	r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog,
 		Stacks: []containerd.Stack{{Name: "mine", Dir: stack}}, Share: []string{"/usr/share"}})
@@ -132,73 +118,16 @@ func TestAttackOtherProcesses(t *testing.T) {
 func TestAttackPowers(t *testing.T) {
 	t.Parallel()
 	c, _ := contained(t, cell.Spec{})
-	all := [][2]string{
-		{"ids", "2000 2000 2000 2000"},
-		{"status=CapEff", "0000000000000000"}, {"status=CapPrm", "0000000000000000"}, {"status=CapInh", "0000000000000000"},
-		{"status=CapBnd", "0000000000000000"}, {"status=CapAmb", "0000000000000000"},
-		{"status=NoNewPrivs", "1"}, {"status=Seccomp", "2"},
-		{"mount", "EPERM"}, {"remount", "EPERM"}, {"umount", "EPERM"}, {"unshare", "EPERM"}, {"clone", "EPERM"}, {"clone3", "ENOSYS"},
-		{"setns", "EPERM|EACCES"}, {"chroot", "EPERM"}, {"device", "EPERM"}, {"hostname", "EPERM"},
-		{"setuid=0", "EINVAL|EPERM"}, {"setuid=1", "EINVAL|EPERM"}, {"setgroups", "EPERM"},
-		{"keyctl", "EPERM"}, {"bpf", "EPERM"}, {"perf", "EPERM"}, {"uring", "EPERM"}, {"userfault", "EPERM"},
-		{"vsock", "EAFNOSUPPORT|EPERM"}, {"console", "EPERM"},
-	}
-	if runtime.GOARCH == "amd64" {
-		all = append(all, [2]string{"othernumbers", "ENOSYS"})
-	}
-	if _, err := exec.LookPath("su"); err == nil {
-		all = append(all, [2]string{"suid", "refused true"})
-	}
-	attacktest.Refused(t, c, all...)
+	attacktest.Powers(t, c, "EINVAL|EPERM", "EAFNOSUPPORT|EPERM")
 }
 
 // A link of a droplet, and one that an app leaves, lead nowhere but into its own container.
 func TestAttackByLinks(t *testing.T) {
 	t.Parallel()
-	out := t.TempDir()
-	require.NoError(t, os.Chmod(out, 0o777))
-	require.NoError(t, os.WriteFile(filepath.Join(out, "secret"), []byte("s"), 0o666))
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for name, to := range map[string]string{"out": out, "up": "../../../../../../../../../../.." + out} {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Linkname: to, Typeflag: tar.TypeSymlink, Mode: 0o777}))
-	}
-	require.NoError(t, w.Close())
-	c, _ := contained(t, cell.Spec{}, cell.Layer{Digest: strings.Repeat("a", 64), Dir: "/home/vcap", Open: func(context.Context) (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	}})
-	attacktest.Refused(t, c,
-		[2]string{"read=/home/vcap/out/secret", "ENOENT"},
-		[2]string{"read=/home/vcap/up/secret", "ENOENT"},
-		[2]string{"link=" + out + ":/home/vcap/result", "done"},
-		[2]string{"link=" + out + ":/tmp/app", "done"},
-		[2]string{"link=" + out + ":/home/vcap/app", "done"},
-	)
-	for _, name := range []string{"/home/vcap/out/secret", "/home/vcap/up/secret", "/home/vcap/result/secret", "/tmp/app/secret"} {
-		rc, err := c.StreamOut(t.Context(), name)
-		if !assert.Error(t, err, name) {
-			rc.Close()
-		}
-	}
-	var in bytes.Buffer
-	w = tar.NewWriter(&in)
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "evil", Typeflag: tar.TypeReg, Mode: 0o600}))
-	require.NoError(t, w.Close())
-	for _, name := range []string{"/home/vcap/result", "/tmp/app", "/home/vcap/up"} {
-		assert.Error(t, c.StreamIn(t.Context(), name, bytes.NewReader(in.Bytes())), name)
-	}
-	// A process that begins where a link stands.
-	_, err := c.Run(t.Context(), cell.Process{ID: "there", Path: "true", Dir: "/home/vcap/app/made"}, cell.IO{})
-	assert.Error(t, err)
-	all, err := os.ReadDir(out)
-	require.NoError(t, err)
-	assert.Len(t, all, 1)
-	// A stack is no place for files.
-	for _, name := range []string{"/usr/x", "/etc", "/proc", "/", "/run/dewpoint"} {
-		assert.ErrorContains(t, c.StreamIn(t.Context(), name, bytes.NewReader(in.Bytes())), "read-only", name)
-	}
-	_, err = c.StreamOut(t.Context(), "/etc/passwd")
-	assert.ErrorIs(t, err, fs.ErrNotExist)
+	attacktest.Links(t, func(l cell.Layer) cell.Container {
+		c, _ := contained(t, cell.Spec{}, l)
+		return c
+	})
 }
 
 // A fork bomb ends at the limit, and nobody else feels it.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 // BenchmarkStart is the time from Start to running of an instance whose droplet (100 files of 10 kB) is on the cell, that of another
@@ -24,7 +25,7 @@ import (
 func BenchmarkStart(b *testing.B) {
 	r := open(b, b.TempDir())
 	droplet := droplet(b)
-	a := runAgent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+	a := celltest.Agent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(droplet)), nil
 	}})
 	var start, second, stop []time.Duration
@@ -109,7 +110,7 @@ func BenchmarkCrowd(b *testing.B) {
 	const n = 200
 	for b.Loop() {
 		r := open(b, b.TempDir())
-		a := runAgent(b, cell.AgentConfig{Runtime: r})
+		a := celltest.Agent(b, cell.AgentConfig{Runtime: r})
 		running := map[string]bool{}
 		begun := time.Now()
 		for i := range n {

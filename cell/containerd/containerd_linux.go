@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -72,7 +70,7 @@ func open(ctx context.Context, c Config) (_ *Runtime, err error) {
 	if err = k.prepare(ctx, f.Program()); err == nil {
 		err = k.sweep(ctx, f.Places())
 	}
-	for _, s := range k.stacks {
+	for _, s := range k.Stacks {
 		if err == nil {
 			err = k.try(ctx, f, s)
 		}
@@ -89,10 +87,10 @@ func (r *Runtime) Close() error { return errors.Join(r.Runtime.Close(), r.k.clos
 
 // kind is the folder.Kind and folder.Engine of containers.
 type kind struct {
+	stack.Offer
+
 	dir     string
 	name    string // of the folder, for containerd: others may have theirs in its namespace
-	share   []string
-	stacks  []stack.Stack
 	log     *slog.Logger
 	prog    *lifecycle.Program
 	carried []jail.Bind // what the lifecycle program needs in other stacks than this machine's
@@ -113,27 +111,11 @@ var (
 const vcap = jail.Inside
 
 func newKind(dir string, c Config) (*kind, error) {
-	k := &kind{dir: dir, name: nameOf(dir), share: c.Share, log: c.Logger, limits: limits(), locks: map[string]*sync.Mutex{}}
-	for _, p := range c.Share {
-		if !filepath.IsAbs(p) {
-			return nil, fmt.Errorf("Config.Share names %q: give absolute paths", p)
-		}
-	}
-	all := c.Stacks
-	if len(all) == 0 {
-		all = []Stack{{Name: HostStack}}
-	}
-	for _, s := range all {
-		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack.Stack) bool { return o.Name == s.Name }) {
-			return nil, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
-		}
-		st, err := stack.Open(s.Name, s.Dir)
-		if err != nil {
-			return nil, fmt.Errorf("stack %s: %w", s.Name, err)
-		}
-		k.stacks = append(k.stacks, st)
-	}
+	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits(), locks: map[string]*sync.Mutex{}}
 	var err error
+	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
+		return nil, err
+	}
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, c); err != nil {
 			return nil, err
@@ -151,21 +133,11 @@ const (
 // prepare makes what all containers use.
 func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
 	k.prog = prog
-	if slices.ContainsFunc(k.stacks, func(s stack.Stack) bool { return s.Dir != "/" }) {
-		if k.carried, err = stack.Carry(ctx, prog.Path); err != nil {
-			return err
-		}
+	if k.carried, err = k.Carried(ctx, prog.Path); err != nil {
+		return err
 	}
-	for _, s := range k.stacks {
-		dir := filepath.Join(k.dir, etcDir, s.Name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.Accounts(name, line)), 0o644); err != nil {
-				return err
-			}
-		}
+	if err := k.AccountFiles(filepath.Join(k.dir, etcDir)); err != nil {
+		return err
 	}
 	if k.network != nil {
 		if err := os.WriteFile(filepath.Join(k.dir, etcDir, resolverFile), []byte(k.network.resolver()), 0o644); err != nil {
@@ -197,9 +169,7 @@ func (k *kind) idle() bool {
 func (k *kind) Describe(r *cell.Resources) {
 	r.Isolation = Isolation
 	r.Enforced = append(r.Enforced, k.limits...)
-	for _, s := range k.stacks {
-		r.Stacks = append(r.Stacks, s.Name)
-	}
+	r.Stacks = append(r.Stacks, k.Names()...)
 }
 
 // Owner implements folder.Kind.
@@ -207,48 +177,6 @@ func (k *kind) Owner() (int, bool) { return vcap, true }
 
 // Path implements folder.Kind.
 func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }
-
-// Check implements folder.Kind.
-func (k *kind) Check(s cell.Spec) error {
-	if s.Image != "" {
-		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
-	}
-	if s.User != "" && s.User != "vcap" {
-		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
-	}
-	_, err := k.stack(s.Stack)
-	return err
-}
-
-func (k *kind) stack(name string) (stack.Stack, error) {
-	if name == "" {
-		return k.stacks[0], nil
-	}
-	var names []string
-	for _, s := range k.stacks {
-		if s.Name == name {
-			return s, nil
-		}
-		names = append(names, s.Name)
-	}
-	return stack.Stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
-}
-
-// Writable implements folder.Kind.
-func (k *kind) Writable(spec cell.Spec, p string) error {
-	s, err := k.stack(spec.Stack)
-	if err != nil {
-		return err
-	}
-	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
-	shared := slices.ContainsFunc(k.share, func(p string) bool {
-		return p == "/"+top || strings.HasPrefix(p, "/"+top+"/") && top != "tmp" && top != "home"
-	})
-	if top == "" || slices.Contains(stack.Ours, top) || s.Has(top) || shared {
-		return folder.ReadOnly()
-	}
-	return nil
-}
 
 // Command implements folder.Kind. It is not used: Start is.
 func (k *kind) Command(*lifecycle.Program, folder.Start) (*exec.Cmd, error) {

@@ -165,27 +165,11 @@ func TestRuntime(t *testing.T) {
 	})
 }
 
-// runAgent runs an Agent until t ends.
-func runAgent(t testing.TB, c cell.AgentConfig) *cell.Agent {
-	t.Helper()
-	c.ID = "cell-1"
-	a, err := cell.New(c)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		assert.NoError(t, <-ended)
-	})
-	return a
-}
-
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	need(t)
 	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
-		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())}), Program: program}
+		return celltest.Cell{Cell: celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())}), Program: program}
 	})
 }
 

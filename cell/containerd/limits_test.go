@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/containerd"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
@@ -71,7 +72,7 @@ func TestTheOwnerReadsWhichLimitItWas(t *testing.T) {
 	dir := t.TempDir()
 	r := openClean(t, dir)
 	needLimit(t, r, "memory")
-	a := runAgent(t, cell.AgentConfig{Runtime: r})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r})
 	w := cell.Work{ID: "w", Spec: cell.Spec{Memory: 64 << 20}, Process: cell.Process{Path: "/bin/sh", Args: []string{"-c", "exec " + hungry}},
 		Log: cell.LogTag{Source: "APP/PROC/WEB"}}
 	require.NoError(t, a.Start(t.Context(), w))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
 	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
+	"github.com/dewpoint-go/dewpoint/internal/cgroup"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -38,7 +39,7 @@ const (
 
 // spec is what the keeper of a container sees, and with it all processes there.
 func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
-	st, err := k.stack(c.Spec.Stack)
+	st, err := k.Find(c.Spec.Stack)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +83,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 			Resources: resources(c),
 		},
 	}
-	if unified() {
+	if cgroup.Unified() {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	if k.network != nil {
@@ -214,7 +215,7 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		}
 	}
 	bind(jail.Bind{From: c.States, To: statesPath, Write: true})
-	for _, p := range k.share {
+	for _, p := range k.Share {
 		bind(jail.Bind{From: p, To: p})
 	}
 	return all, nil

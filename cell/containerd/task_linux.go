@@ -20,6 +20,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/internal/cgroup"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -35,9 +36,9 @@ const (
 const taskFile = "task.json"
 
 type task struct {
-	PID    int               `json:"pid,omitempty"` // of the keeper; 0: it may not have come so far
-	Start  uint64            `json:"start,omitempty"`
-	Groups map[string]string `json:"groups,omitempty"` // folders of its control groups, by controller
+	PID    int          `json:"pid,omitempty"` // of the keeper; 0: it may not have come so far
+	Start  uint64       `json:"start,omitempty"`
+	Groups cgroup.Group `json:"groups,omitzero"`
 }
 
 func (t task) alive() bool { return t.PID != 0 && startOf(t.PID) == t.Start }
@@ -74,7 +75,7 @@ func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-cha
 	if err != nil {
 		return nil, err
 	}
-	st, err := k.stack(c.Spec.Stack)
+	st, err := k.Find(c.Spec.Stack)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-cha
 	if err := os.WriteFile(filepath.Join(s.State, jailFile), b, 0o600); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(s.State, killedFile), strconv.AppendInt(nil, t.killed(), 10), 0o600); err != nil {
+	if err := folder.NoteKilled(s.State, t.Groups); err != nil {
 		return nil, err
 	}
 	args := []string{"-inner", "-state", inside, "-jail", filepath.Join(inside, jailFile)}
@@ -166,7 +167,7 @@ func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) er
 		return errors.Join(err, e)
 	}
 	*t = task{PID: int(made.Pid()), Start: startOf(int(made.Pid()))}
-	t.Groups = groups(t.PID)
+	t.Groups = cgroup.Of(t.PID)
 	if t.Start == 0 {
 		return errors.New("its first process has ended at once")
 	}
@@ -358,13 +359,8 @@ func (k *kind) Exit(c folder.Place, state string, e *cell.Exit) {
 		return
 	}
 	t, _ := readTask(c)
-	b, _ := os.ReadFile(filepath.Join(state, killedFile)) // none: 0
-	before, _ := strconv.ParseInt(string(b), 10, 64)
-	e.OutOfMemory = t.killed() > before
+	e.OutOfMemory = folder.KilledSince(state, t.Groups)
 }
-
-// killedFile, in a process's state, is how many the memory limit had ended before it.
-const killedFile = "killed"
 
 // Usage implements folder.Engine.
 func (k *kind) Usage(c folder.Place, u *cell.Usage) {
@@ -372,10 +368,10 @@ func (k *kind) Usage(c folder.Place, u *cell.Usage) {
 	if u.Processes == 0 || !t.alive() {
 		return
 	}
-	if cpu := t.cpu(); cpu > 0 {
+	if cpu := t.Groups.CPU(); cpu > 0 {
 		u.CPU = cpu
 	}
-	if n := t.memory(); n > 0 {
+	if n := t.Groups.Memory(); n > 0 {
 		u.Memory = n
 	}
 }

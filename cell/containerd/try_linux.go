@@ -12,7 +12,6 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
 	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
-	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
 // try runs a role in a container of a stack: that shows more than any setting of the machine.
@@ -41,33 +40,8 @@ func (k *kind) try(ctx context.Context, f *folder.Runtime, st stack.Stack) error
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		state, err := lifecycle.InitState(s.State)
-		if err == nil && state.Exit != nil && state.Exit.Code == 0 {
-			return nil
-		}
-		if err == nil && state.Exit != nil {
-			err = fmt.Errorf("it ended with %d, and said %q", state.Exit.Code, said(s.State))
-		}
-		return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; is the stack of this machine's architecture? If the program is a dynamic "+
-			"binary, build yours with CGO_ENABLED=0, or set Config.Source to a program built so from lifecycle/cmd/%s", st.Name, err, lifecycle.ProgramName)
+		return stack.Checked(s.State, st.Name)
 	})
-}
-
-// said is what a process that has ended has printed.
-func said(state string) string {
-	out, err := lifecycle.OpenOutput(state)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = out.Close() }() // it was only read
-	var b strings.Builder
-	for {
-		c, err := out.Next(context.Background())
-		if err != nil {
-			return strings.TrimSpace(b.String())
-		}
-		b.Write(c.Data)
-	}
 }
 
 func dialUnix(name string) (net.Conn, error) { return net.Dial("unix", name) }

@@ -115,7 +115,7 @@ func TestAnInitThatVanishedIsALostWork(t *testing.T) {
 	s, err := lifecycle.InitState(states[0])
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(s.PID, syscall.SIGKILL))
-	a := runAgent(t, cell.AgentConfig{Runtime: open(t, dir)})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: open(t, dir)})
 	end := until(t, a, "w", is(cell.PhaseDone))
 	assert.Equal(t, cell.ReasonLost, end.Reason)
 	assert.Eventually(t, func() bool { return !runs(s.Process) }, 30*time.Second, 10*time.Millisecond, "its process is gone too")

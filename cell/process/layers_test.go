@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/process"
 )
 
@@ -193,7 +194,7 @@ func TestABadArchiveIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	bad, digest := tarOf(t, "../outside", []byte("x"))
 	dir := t.TempDir()
-	a := runAgent(t, cell.AgentConfig{ID: "c", Runtime: openClean(t, dir), Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+	a := celltest.Agent(t, cell.AgentConfig{ID: "c", Runtime: openClean(t, dir), Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(bad)), nil
 	}})
 	in := cell.Input{Source: "blob:x", Dir: "/tmp/in", Name: "app package"}

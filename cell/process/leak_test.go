@@ -22,6 +22,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 // held is what this program holds.
@@ -53,7 +54,7 @@ func TestNothingLeaks(t *testing.T) {
 	r := open(t, dir)
 	data, digest := tree(t, 5, 100)
 	broken := errors.New("the store is broken")
-	a := runAgent(t, cell.AgentConfig{Runtime: r, Open: func(_ context.Context, s cell.Source) (io.ReadCloser, error) {
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r, Open: func(_ context.Context, s cell.Source) (io.ReadCloser, error) {
 		switch s {
 		case "blob:good":
 			return io.NopCloser(bytes.NewReader(data)), nil

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/process"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
@@ -51,7 +52,7 @@ func fullDisk(t *testing.T, dir string) {
 	r, err := process.New(t.Context(), process.Config{Dir: dir, Program: prog})
 	require.NoError(t, err)
 	data, digest := tree(t, 100, 100_000)
-	a := runAgent(t, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(data)), nil
 	}})
 	good := func(id string) {
@@ -144,7 +145,7 @@ func TestOpenFilesOfTheHostAreNotInherited(t *testing.T) {
 	fd, err := syscall.Open(secret, syscall.O_RDONLY, 0) // without O_CLOEXEC, as many a library does
 	require.NoError(t, err)
 	defer func() { _ = syscall.Close(fd) }()
-	a := runAgent(t, cell.AgentConfig{Runtime: open(t, t.TempDir())})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: open(t, t.TempDir())})
 	require.NoError(t, a.Start(t.Context(), cell.Work{ID: "w", Process: cell.Process{Path: "/bin/sh", Args: []string{"-c", "ls -l /proc/self/fd; echo listed"}}}))
 	s := until(t, a, "w", is(cell.PhaseDone))
 	text := strings.Join(s.Last, "\n")

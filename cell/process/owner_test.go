@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 )
 
 func shell(id, script string) cell.Work {
@@ -39,7 +40,7 @@ func TestAnAppThatListensElsewhere(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("it cannot be learned here")
 	}
-	a := runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())})
 	p := program("elsewhere", "hang")
 	w := cell.Work{LRP: "l", Spec: cell.Spec{Ports: []int{8080}}, Process: p}
 	// It is a child of what the process started that listens, in a session of its own.
@@ -61,7 +62,7 @@ func TestAnAppThatListensElsewhere(t *testing.T) {
 func TestAnAppThatForksAway(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a := runAgent(t, cell.AgentConfig{Runtime: openClean(t, dir)})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, dir)})
 	require.NoError(t, a.Start(t.Context(), shell("w", "(setsid sleep 1000 &); sleep 1000 & exit 0")))
 	s := until(t, a, "w", is(cell.PhaseDone))
 	first, advice, _ := strings.Cut(s.Failure, "\n")
@@ -75,7 +76,7 @@ func TestAnAppThatForksAway(t *testing.T) {
 // An app that ignores SIGTERM goes on until it is killed, and its owner is told.
 func TestAnAppThatIgnoresTerm(t *testing.T) {
 	t.Parallel()
-	a := runAgent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, t.TempDir())})
 	w := shell("w", "trap '' TERM; echo up; while :; do sleep 1000 & wait; done")
 	w.Process.Grace = 100 * time.Millisecond
 	require.NoError(t, a.Start(t.Context(), w))
@@ -96,7 +97,7 @@ func TestAnAppThatIgnoresTerm(t *testing.T) {
 func TestAnAppThatFloodsItsLog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a := runAgent(t, cell.AgentConfig{Runtime: openClean(t, dir), LogLines: 1000, LogBytes: 1 << 20})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, dir), LogLines: 1000, LogBytes: 1 << 20})
 	require.NoError(t, a.Start(t.Context(), shell("flood", "yes this line comes again and again")))
 	n := 0
 	for l, err := range a.Logs(t.Context(), "flood", 0) {
@@ -125,7 +126,7 @@ func TestEnforcedIsTheTruth(t *testing.T) {
 	require.NoError(t, err)
 	assert.Subset(t, []string{"nofile", "memory", "cpu", "pids"}, res.Enforced)
 	assert.Contains(t, res.Enforced, "nofile")
-	a := runAgent(t, cell.AgentConfig{Runtime: r})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r})
 	w := shell("w", "ulimit -n; for i in 1 2 3 4 5; do sleep 1000 & done; echo five; wait")
 	w.Spec = cell.Spec{PIDs: 1, Memory: 1 << 10, NoFile: 77}
 	require.NoError(t, a.Start(t.Context(), w))

@@ -23,6 +23,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/process"
 )
 
@@ -119,7 +120,7 @@ func TestStopInEachPhase(t *testing.T) {
 			conf := cell.AgentConfig{Runtime: openClean(t, dir)}
 			reached, once := make(chan struct{}), sync.Once{}
 			c(&w, &conf, func() { once.Do(func() { close(reached) }) })
-			a := runAgent(t, conf)
+			a := celltest.Agent(t, conf)
 			require.NoError(t, a.Start(t.Context(), w))
 			<-reached
 			stopped(t, a, "w")
@@ -148,7 +149,7 @@ func stopped(t *testing.T, a *cell.Agent, id string) {
 func TestStopOfWhatDoesNotWantTo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a := runAgent(t, cell.AgentConfig{Runtime: openClean(t, dir)})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: openClean(t, dir)})
 	w := cell.Work{ID: "w", Log: cell.LogTag{Source: "STG"}, Process: cell.Process{Path: "/bin/sh", Args: []string{"-c",
 		// A daemon, forked twice and in a session of its own, that forks on.
 		`trap '' TERM HUP INT; (setsid sh -c 'trap "" TERM; (while :; do sleep 1000 & wait; done) & echo up; exec sleep 1000' &) ; while :; do sleep 1000; done`}}}
@@ -178,7 +179,7 @@ func TestACrowd(t *testing.T) {
 	data, digest := tree(t, 10, 100)
 	var mu sync.Mutex
 	opened := 0
-	a := runAgent(t, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		opened++
@@ -226,7 +227,7 @@ func TestACrowd(t *testing.T) {
 
 func TestAFixedPathIsExplained(t *testing.T) {
 	t.Parallel()
-	a := runAgent(t, cell.AgentConfig{Runtime: open(t, t.TempDir())})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: open(t, t.TempDir())})
 	w := cell.Work{ID: "w", LRP: "l", Health: &cell.Health{Type: "process"}, Log: cell.LogTag{Source: "APP/PROC/WEB"},
 		Process: cell.Process{Path: "/bin/sh", Args: []string{"-c", "cd /home/vcap/no-such-app && ./run"}}}
 	require.NoError(t, a.Start(t.Context(), w))
@@ -240,7 +241,7 @@ func TestAFixedPathIsExplained(t *testing.T) {
 func TestFixedPathsAreTold(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a := runAgent(t, cell.AgentConfig{Runtime: open(t, dir)})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: open(t, dir)})
 	w := cell.Work{ID: "w", Process: cell.Process{Path: "/bin/sh", Dir: "/home/vcap/app",
 		Args: []string{"-c", `pwd; echo "$0 $HOME $TMPDIR $MINE"`, "{{path /tmp/app}}"}, Env: []string{"MINE={{path /tmp/cache}}/x"}}}
 	require.NoError(t, a.Start(t.Context(), w))

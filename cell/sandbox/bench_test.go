@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/process"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 )
@@ -47,7 +48,7 @@ func BenchmarkStart(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { _ = c.Close() })
-			benchStart(b, runAgent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
+			benchStart(b, celltest.Agent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(droplet)), nil
 			}}), digest)
 		})
@@ -99,7 +100,7 @@ func BenchmarkCrowd(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		a := runAgent(b, cell.AgentConfig{Runtime: r})
+		a := celltest.Agent(b, cell.AgentConfig{Runtime: r})
 		running := map[string]bool{}
 		begun := time.Now()
 		for i := range n {

@@ -100,7 +100,7 @@ func TestWithoutNamespaces(t *testing.T) {
 func TestWithoutNamespacesAgent(t *testing.T) {
 	forbidden(t)
 	celltest.RunCell(t, func(t *testing.T) celltest.Cell {
-		return celltest.Cell{Cell: runAgent(t, cell.AgentConfig{Runtime: openLandlockClean(t)}), Program: program}
+		return celltest.Cell{Cell: celltest.Agent(t, cell.AgentConfig{Runtime: openLandlockClean(t)}), Program: program}
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -136,7 +137,7 @@ func fixedPaths(t *testing.T, s sandbox.Stack) {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, runner.Close()) })
 	b := &blobs{runner: runner, all: map[string][]byte{"package:p": tarOf(t, map[string]string{"index.html": "hi", "start": start})}}
-	a := runAgent(t, cell.AgentConfig{Runtime: r, Open: b.open, Save: b.save})
+	a := celltest.Agent(t, cell.AgentConfig{Runtime: r, Open: b.open, Save: b.save})
 	stager, err := staging.New(staging.Config{Runner: runner, Tasks: cell.Tasks{Cell: a}})
 	require.NoError(t, err)
 

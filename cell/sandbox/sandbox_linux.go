@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -79,10 +78,9 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 // kind is the folder.Kind of isolated processes.
 type kind struct {
 	*folder.Groups // nil: there are none
-	dir            string
-	user           int // of this machine; 0: who runs this program
-	share          []string
-	stacks         []stack.Stack
+	stack.Offer
+	dir  string
+	user int // of this machine; 0: who runs this program
 
 	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	landlock bool        // it is all that there is; set before the kind is used
@@ -94,7 +92,7 @@ var (
 )
 
 func newKind(dir string, c Config) (*kind, error) {
-	k := &kind{dir: dir, share: c.Share}
+	k := &kind{dir: dir}
 	switch {
 	case os.Geteuid() != 0:
 	case c.User != 0 && !jail.Mapped(c.User):
@@ -104,26 +102,9 @@ func newKind(dir string, c Config) (*kind, error) {
 	case jail.Mapped(nobody):
 		k.user = nobody
 	} // else root is in a container of its own, and as good as any user
-	for _, p := range c.Share {
-		if !filepath.IsAbs(p) {
-			return nil, fmt.Errorf("Config.Share names %q: give absolute paths", p)
-		}
-	}
-	all := c.Stacks
-	if len(all) == 0 {
-		all = []Stack{{Name: HostStack}}
-	}
-	for _, s := range all {
-		if s.Name == "" || slices.ContainsFunc(k.stacks, func(o stack.Stack) bool { return o.Name == s.Name }) {
-			return nil, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
-		}
-		st, err := stack.Open(s.Name, s.Dir)
-		if err != nil {
-			return nil, fmt.Errorf("stack %s: %w", s.Name, err)
-		}
-		k.stacks = append(k.stacks, st)
-	}
-	return k, nil
+	var err error
+	k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share)
+	return k, err
 }
 
 // The folders below Config.Dir, beside those of package folder.
@@ -134,26 +115,13 @@ const (
 
 // prepare makes what all containers use.
 func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
-	if slices.ContainsFunc(k.stacks, func(s stack.Stack) bool { return s.Dir != "/" }) {
-		if k.carried, err = stack.Carry(ctx, prog.Path); err != nil {
-			return err
-		}
+	if k.carried, err = k.Carried(ctx, prog.Path); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(k.dir, mountDir), 0o755); err != nil {
 		return err
 	}
-	for _, s := range k.stacks {
-		dir := filepath.Join(k.dir, etcDir, s.Name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.Accounts(name, line)), 0o644); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return k.AccountFiles(filepath.Join(k.dir, etcDir))
 }
 
 // Describe implements folder.Kind.
@@ -164,9 +132,7 @@ func (k *kind) Describe(r *cell.Resources) {
 		r.Enforced = append(r.Enforced, "pids")
 	}
 	k.Groups.Describe(r)
-	for _, s := range k.stacks {
-		r.Stacks = append(r.Stacks, s.Name)
-	}
+	r.Stacks = append(r.Stacks, k.Names()...)
 }
 
 // Owner implements folder.Kind.
@@ -180,49 +146,13 @@ func (k *kind) Path(root, p string) string {
 	return p
 }
 
-// Check implements folder.Kind.
-func (k *kind) Check(s cell.Spec) error {
-	if s.Image != "" {
-		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
-	}
-	if s.User != "" && s.User != "vcap" {
-		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
-	}
-	_, err := k.stack(s.Stack)
-	return err
-}
-
-func (k *kind) stack(name string) (stack.Stack, error) {
-	if name == "" {
-		return k.stacks[0], nil
-	}
-	var names []string
-	for _, s := range k.stacks {
-		if s.Name == name {
-			return s, nil
-		}
-		names = append(names, s.Name)
-	}
-	return stack.Stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(names, ", "))
-}
-
 // Writable implements folder.Kind.
 func (k *kind) Writable(spec cell.Spec, p string) error {
-	s, err := k.stack(spec.Stack)
-	if err != nil || k.landlock {
+	if k.landlock { // all that they may write to is theirs
+		_, err := k.Find(spec.Stack)
 		return err
 	}
-	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
-	if top == "" || slices.Contains(stack.Ours, top) || s.Has(top) || k.shares(top) {
-		return folder.ReadOnly()
-	}
-	return nil
-}
-
-func (k *kind) shares(top string) bool {
-	return slices.ContainsFunc(k.share, func(p string) bool {
-		return p == "/"+top || strings.HasPrefix(p, "/"+top+"/") && top != "tmp" && top != "home"
-	})
+	return k.Offer.Writable(spec, p)
 }
 
 // jailFile, in the folder of a process's init, says what the process sees.
@@ -288,7 +218,7 @@ func (k *kind) program(s folder.Start) string {
 // rules is what a process may do by Landlock alone.
 func (k *kind) rules(prog *lifecycle.Program, s folder.Start) jail.Spec {
 	j := jail.Spec{Dir: k.Path(s.Root, s.Dir), Roles: prog.Path, User: k.user, Rules: &jail.Rules{
-		Read:  append([]string{prog.Path, "/proc"}, k.share...),
+		Read:  append([]string{prog.Path, "/proc"}, k.Share...),
 		Write: []string{s.Root, "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"},
 	}}
 	for _, name := range stack.HostTops {
@@ -314,7 +244,7 @@ func public(dir string) (all []string) {
 
 // jail is what a process shall see.
 func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) {
-	st, err := k.stack(s.Spec.Stack)
+	st, err := k.Find(s.Spec.Stack)
 	if err != nil {
 		return jail.Spec{}, err
 	}
@@ -343,7 +273,7 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 	if st.Dir != "/" && len(k.carried) > 0 {
 		j.Binds, j.Loader = append(j.Binds, k.carried...), stack.LoaderPath
 	}
-	for _, p := range k.share {
+	for _, p := range k.Share {
 		j.Binds = append(j.Binds, jail.Bind{From: p, To: p})
 	}
 	return j, nil

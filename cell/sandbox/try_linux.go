@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,13 +10,13 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
-	"github.com/dewpoint-go/dewpoint/lifecycle"
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 )
 
 // level takes the strongest level that works.
 func (k *kind) level(f *folder.Runtime, atLeast string) error {
 	var err error
-	for _, s := range k.stacks {
+	for _, s := range k.Stacks {
 		if err == nil {
 			err = try(f, k, s.Name)
 		}
@@ -25,14 +24,14 @@ func (k *kind) level(f *folder.Runtime, atLeast string) error {
 	if err == nil || atLeast == Namespaces || !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	for _, s := range k.stacks {
+	for _, s := range k.Stacks {
 		if s.Dir != "/" {
 			return fmt.Errorf("stack %s needs namespaces: %w", s.Name, err)
 		}
 	}
 	// Another user could not come to the folders of this one's.
 	k.landlock, k.user = true, 0
-	if e := try(f, k, k.stacks[0].Name); e != nil {
+	if e := try(f, k, k.Stacks[0].Name); e != nil {
 		return errors.Join(err, e)
 	}
 	return nil
@@ -49,9 +48,9 @@ func (e *unable) Unwrap() error        { return e.err }
 func (e *unable) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // try runs a role in a container of a stack: that shows more than any setting of the machine.
-func try(f *folder.Runtime, k *kind, stack string) error {
+func try(f *folder.Runtime, k *kind, name string) error {
 	return f.Try(func(s folder.Start) error {
-		s.Spec, s.Process = cell.Spec{Stack: stack}, cell.Process{Path: "lifecycle:check"}
+		s.Spec, s.Process = cell.Spec{Stack: name}, cell.Process{Path: "lifecycle:check"}
 		cmd, err := k.Command(f.Program(), s)
 		if err != nil {
 			return err
@@ -63,33 +62,8 @@ func try(f *folder.Runtime, k *kind, stack string) error {
 			return &unable{"namespaces", fmt.Errorf("%w; %s", err, cure(err))}
 		}
 		_ = cmd.Wait() // what counts is what init has recorded
-		st, err := lifecycle.InitState(s.State)
-		if err == nil && st.Exit != nil && st.Exit.Code == 0 {
-			return nil
-		}
-		if err == nil && st.Exit != nil {
-			err = fmt.Errorf("it ended with %d, and said %q", st.Exit.Code, said(s.State))
-		}
-		return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; is the stack of this machine's architecture? If the program is a dynamic "+
-			"binary, build yours with CGO_ENABLED=0, or set Config.Source to a program built so from lifecycle/cmd/%s", stack, err, lifecycle.ProgramName)
+		return stack.Checked(s.State, name)
 	})
-}
-
-// said is what a process that has ended has printed.
-func said(state string) string {
-	out, err := lifecycle.OpenOutput(state)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = out.Close() }() // it was only read
-	var b strings.Builder
-	for {
-		c, err := out.Next(context.Background())
-		if err != nil {
-			return strings.TrimSpace(b.String())
-		}
-		b.Write(c.Data)
-	}
 }
 
 // cure tells what forbids namespaces here, as far as the machine says it.

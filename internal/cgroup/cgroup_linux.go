@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,13 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The controllers, as both versions call them.
-const (
-	memory = "memory"
-	cpu    = "cpu"
-	pids   = "pids"
-)
-
 // Parent is a place for groups. Its methods may be called by several goroutines, for different groups.
 type Parent struct {
 	v2   bool
@@ -36,10 +28,10 @@ type Parent struct {
 
 // Open finds where this program may make groups, by trying. Their names begin with name and "-": no other program may
 // use that. If there is no such place, the error says why.
-func Open(name string) (*Parent, error) { return openAt("/sys/fs/cgroup", "/proc/self/cgroup", name) }
+func Open(name string) (*Parent, error) { return openAt(Root, "/proc/self/cgroup", name) }
 
 func openAt(root, self, name string) (*Parent, error) {
-	own, err := ownGroups(self)
+	own, err := groupsIn(self)
 	if err != nil {
 		return nil, err
 	}
@@ -53,28 +45,6 @@ func openAt(root, self, name string) (*Parent, error) {
 		return nil, fmt.Errorf("no control groups: %w", err)
 	}
 	return p, nil
-}
-
-// ownGroups reads /proc/self/cgroup: the path of this program's group by controller; "" is version 2 (cgroups(7)).
-func ownGroups(file string) (map[string]string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	own := map[string]string{}
-	for l := range strings.Lines(string(b)) {
-		if f := strings.SplitN(strings.TrimSpace(l), ":", 3); len(f) == 3 {
-			for _, c := range strings.Split(f[1], ",") {
-				own[c] = f[2]
-			}
-		}
-	}
-	return own, nil
-}
-
-func isV2(root string) bool {
-	_, err := os.Stat(filepath.Join(root, "cgroup.controllers"))
-	return err == nil
 }
 
 // openV1 takes each controller by itself: some may be this program's to use, and others not.
@@ -259,43 +229,13 @@ func (p *Parent) Enter(key string, attr *syscall.SysProcAttr) (files []string, e
 	return nil, nil
 }
 
-// OutOfMemory tells how many processes of a group its limit has ended.
-func (p *Parent) OutOfMemory(key string) int64 {
-	if p.dirs[memory] == "" {
-		return 0
+// Group returns a group, to be read.
+func (p *Parent) Group(key string) Group {
+	g := Group{V2: p.v2, Dirs: map[string]string{}}
+	for c := range p.dirs {
+		g.Dirs[c] = p.group(c, key)
 	}
-	name := "memory.oom_control"
-	if p.v2 {
-		name = "memory.events"
-	}
-	return field(filepath.Join(p.group(memory, key), name), "oom_kill")
-}
-
-// Memory is what a group has in use and cannot let go at once, in bytes; 0: not known.
-func (p *Parent) Memory(key string) int64 {
-	if p.dirs[memory] == "" {
-		return 0
-	}
-	dir := p.group(memory, key)
-	used, files := "memory.usage_in_bytes", "total_inactive_file"
-	if p.v2 {
-		used, files = "memory.current", "inactive_file"
-	}
-	b, _ := os.ReadFile(filepath.Join(dir, used))                // where it is not there nothing is known
-	n, _ := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64) // and so here
-	return max(0, n-field(filepath.Join(dir, "memory.stat"), files))
-}
-
-// field reads a number from a file of names and numbers.
-func field(file, key string) int64 {
-	b, _ := os.ReadFile(file) // where it is not there nothing is known
-	for l := range strings.Lines(string(b)) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(l), " "); ok && k == key {
-			n, _ := strconv.ParseInt(v, 10, 64)
-			return n
-		}
-	}
-	return 0
+	return g
 }
 
 // removeWait is how long a group whose processes have ended may be held by them.

@@ -60,10 +60,10 @@ func TestVersion2(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(root, "user/me/cell-a"), at)
 	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.events"), []byte("low 0\noom 3\noom_kill 2\n"), 0o600))
-	assert.EqualValues(t, 2, p.OutOfMemory("a"))
+	assert.EqualValues(t, 2, p.Group("a").OutOfMemory())
 	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.current"), []byte("5000\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "user/me/cell-a/memory.stat"), []byte("anon 1\ninactive_file 1000\n"), 0o600))
-	assert.EqualValues(t, 4000, p.Memory("a"))
+	assert.EqualValues(t, 4000, p.Group("a").Memory())
 }
 
 func TestWhereThereAreNone(t *testing.T) {
@@ -109,8 +109,8 @@ func TestGroups(t *testing.T) {
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit)
 	assert.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
-	assert.EqualValues(t, 1, p.OutOfMemory("a"))
-	assert.Zero(t, p.OutOfMemory("b"))
+	assert.EqualValues(t, 1, p.Group("a").OutOfMemory())
+	assert.Zero(t, p.Group("b").OutOfMemory())
 
 	// What is left of another program goes, with all that runs there.
 	cmd = exec.Command("sh", "-c", `for f; do echo 0 >$f || exit; done; echo in; exec sleep 1000`, "sh")

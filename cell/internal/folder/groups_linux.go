@@ -69,8 +69,7 @@ func (g *Groups) Enter(s Start, attr *syscall.SysProcAttr) (flags []string, err 
 		return nil, errors.Join(err, g.in.Remove(key))
 	}
 	// The folder is there, but in a container that is only tried.
-	before := strconv.FormatInt(g.in.OutOfMemory(key), 10)
-	if err := os.WriteFile(filepath.Join(s.State, killedFile), []byte(before), 0o600); err != nil {
+	if err := NoteKilled(s.State, g.in.Group(key)); err != nil {
 		return nil, err
 	}
 	files, err := g.in.Enter(key, attr)
@@ -99,7 +98,7 @@ func (g *Groups) Keep(all []Place) error {
 // Usage implements Limiter: files in memory count, too, as they do for the limit.
 func (g *Groups) Usage(c Place, u *cell.Usage) {
 	if g != nil {
-		u.Memory = max(u.Memory, g.in.Memory(c.Key))
+		u.Memory = max(u.Memory, g.in.Group(c.Key).Memory())
 	}
 }
 
@@ -108,16 +107,26 @@ func (g *Groups) Exit(c Place, state string, e *cell.Exit) {
 	if g == nil || e.Code == 0 {
 		return
 	}
-	b, err := os.ReadFile(filepath.Join(state, killedFile))
-	if err != nil {
-		return // it was in no group
-	}
-	before, _ := strconv.ParseInt(string(b), 10, 64)
-	e.OutOfMemory = g.in.OutOfMemory(c.Key) > before
+	e.OutOfMemory = KilledSince(state, g.in.Group(c.Key))
 }
 
-// killedFile, in the state of a process, is how many the limit had ended before it.
+// killedFile, in the state of a process, is how many of its container the memory limit had ended before it.
 const killedFile = "killed"
+
+// NoteKilled notes that before a process is started, which has its state there.
+func NoteKilled(state string, g cgroup.Group) error {
+	return os.WriteFile(filepath.Join(state, killedFile), strconv.AppendInt(nil, g.OutOfMemory(), 10), 0o600)
+}
+
+// KilledSince tells whether the limit has ended one since; false if nothing was noted.
+func KilledSince(state string, g cgroup.Group) bool {
+	b, err := os.ReadFile(filepath.Join(state, killedFile))
+	if err != nil {
+		return false
+	}
+	before, _ := strconv.ParseInt(string(b), 10, 64)
+	return g.OutOfMemory() > before
+}
 
 // keyOf is a name of a folder of states as Place.Key.
 func keyOf(states string) string { return strings.ToLower(strings.TrimPrefix(states, statePrefix)) }

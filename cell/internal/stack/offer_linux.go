@@ -1,0 +1,155 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/lifecycle"
+)
+
+// Offer is the stacks of a cell, the first for works that name none, and what of this machine its containers see beside
+// them, read-only.
+type Offer struct {
+	Stacks []Stack
+	Share  []string
+}
+
+// named is a stack as a Config names it: the root filesystem in Dir; "": this machine's own.
+type named = struct{ Name, Dir string }
+
+// NewOffer opens the stacks of a Config, whose fields the errors name. None: this machine's own, called host.
+func NewOffer[S ~named](all []S, host string, share []string) (Offer, error) {
+	o := Offer{Share: share}
+	for _, p := range share {
+		if !filepath.IsAbs(p) {
+			return o, fmt.Errorf("Config.Share names %q: give absolute paths", p)
+		}
+	}
+	if len(all) == 0 {
+		all = []S{S(named{Name: host})}
+	}
+	for _, s := range all {
+		s := named(s)
+		if s.Name == "" || slices.Contains(o.Names(), s.Name) {
+			return o, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
+		}
+		st, err := Open(s.Name, s.Dir)
+		if err != nil {
+			return o, fmt.Errorf("stack %s: %w", s.Name, err)
+		}
+		o.Stacks = append(o.Stacks, st)
+	}
+	return o, nil
+}
+
+// Names lists the stacks.
+func (o *Offer) Names() (all []string) {
+	for _, s := range o.Stacks {
+		all = append(all, s.Name)
+	}
+	return all
+}
+
+// Find returns the stack of that name; "": the first.
+func (o *Offer) Find(name string) (Stack, error) {
+	if name == "" {
+		return o.Stacks[0], nil
+	}
+	for _, s := range o.Stacks {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return Stack{}, fmt.Errorf("stack %q is not offered by this cell: it has %s", name, strings.Join(o.Names(), ", "))
+}
+
+// Check is that of a folder.Kind.
+func (o *Offer) Check(s cell.Spec) error {
+	if s.Image != "" {
+		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
+	}
+	if s.User != "" && s.User != "vcap" {
+		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
+	}
+	_, err := o.Find(s.Stack)
+	return err
+}
+
+// Writable is that of a folder.Kind whose containers have a root of their own.
+func (o *Offer) Writable(spec cell.Spec, p string) error {
+	s, err := o.Find(spec.Stack)
+	if err != nil {
+		return err
+	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+p), "/"), "/")
+	shared := slices.ContainsFunc(o.Share, func(p string) bool {
+		return p == "/"+top || strings.HasPrefix(p, "/"+top+"/") && top != "tmp" && top != "home"
+	})
+	if top == "" || slices.Contains(Ours, top) || s.Has(top) || shared {
+		return folder.ReadOnly()
+	}
+	return nil
+}
+
+// AccountFiles writes what containers see as /etc/passwd and /etc/group of each stack to dir/STACK/{passwd, group}.
+func (o *Offer) AccountFiles(dir string) error {
+	for _, s := range o.Stacks {
+		dir := filepath.Join(dir, s.Name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		for name, line := range map[string]string{"passwd": "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash", "group": "vcap:x:2000:"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(s.Accounts(name, line)), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Carried is what Carry finds, if there is a stack that needs it.
+func (o *Offer) Carried(ctx context.Context, program string) ([]jail.Bind, error) {
+	if !slices.ContainsFunc(o.Stacks, func(s Stack) bool { return s.Dir != "/" }) {
+		return nil, nil
+	}
+	return Carry(ctx, program)
+}
+
+// Checked tells whether the role check, whose init has its state there and has ended, could run in a stack.
+func Checked(state, stack string) error {
+	st, err := lifecycle.InitState(state)
+	if err == nil && st.Exit != nil && st.Exit.Code == 0 {
+		return nil
+	}
+	if err == nil && st.Exit != nil {
+		err = fmt.Errorf("it ended with %d, and said %q", st.Exit.Code, said(state))
+	}
+	return fmt.Errorf("the lifecycle program cannot run in stack %s: %w; is the stack of this machine's architecture? If the program is a dynamic "+
+		"binary, build yours with CGO_ENABLED=0, or set Config.Source to a program built so from lifecycle/cmd/%s", stack, err, lifecycle.ProgramName)
+}
+
+// said is what a process that has ended has printed.
+func said(state string) string {
+	out, err := lifecycle.OpenOutput(state)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = out.Close() }() // it was only read
+	var b strings.Builder
+	for {
+		c, err := out.Next(context.Background())
+		if err != nil {
+			return strings.TrimSpace(b.String())
+		}
+		b.Write(c.Data)
+	}
+}
