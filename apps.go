@@ -34,8 +34,8 @@ func (e *UnhealthyError) Error() string {
 		return fmt.Sprintf("instance %d of %s runs, but its readiness check does not pass, so it gets no requests; its log says what the check was answered", in.Index, name)
 	case in.LastCrash != nil:
 		s := fmt.Sprintf("instance %d of %s does not stay up: %s", in.Index, name, in.LastCrash.Failure)
-		if n := len(in.LastCrash.Last); n > 0 {
-			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last[max(0, n-10):], "\n  ")
+		if len(in.LastCrash.Last) > 0 {
+			s += "; its last lines:\n  " + strings.Join(in.LastCrash.Last, "\n  ")
 		}
 		return s
 	case in.PlacementError != "":

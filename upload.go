@@ -63,7 +63,11 @@ func (u *push) upload(ctx context.Context, files *resourcematch.Files) error {
 		if err := packages.Put(tx, pkg); err != nil {
 			return err
 		}
-		return apps.Put(tx, a)
+		if err := apps.Put(tx, a); err != nil {
+			return err
+		}
+		p.expire(tx, a)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("record the package: %w", err)
