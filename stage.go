@@ -11,6 +11,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/size"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/staging"
 	"github.com/dewpoint-go/dewpoint/state"
@@ -224,22 +225,7 @@ func (p *Platform) apiLine(app, text string) logs.Line {
 }
 
 // FormatBytes writes a size as Cloud Foundry's log lines do: "45.6M".
-func FormatBytes(n int64) string {
-	units := []struct {
-		size int64
-		name string
-	}{{1 << 40, "T"}, {1 << 30, "G"}, {1 << 20, "M"}, {1 << 10, "K"}}
-	for _, u := range units {
-		if n >= u.size {
-			s := strconv.FormatFloat(float64(n)/float64(u.size), 'f', 1, 64)
-			if len(s) > 2 && s[len(s)-2:] == ".0" {
-				s = s[:len(s)-2]
-			}
-			return s + u.name
-		}
-	}
-	return strconv.FormatInt(n, 10) + "B"
-}
+func FormatBytes(n int64) string { return size.Text(n) }
 
 // ParseBytes reads a size as Cloud Foundry's manifests write it: "512M", "1G", "1.5GB",
 // "64k"; the units are powers of 1024. A number without a unit is refused.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // PortLister is a power of containers that can tell on which TCP ports their processes listen. It
@@ -91,7 +93,7 @@ func (j *job) exitAdvice(p *process, e Exit) string {
 		return ""
 	}
 	if e.OutOfMemory {
-		return fmt.Sprintf("it took more memory than its limit of %s: raise the limit, or find out what grows", byteSize(j.work.Spec.Memory))
+		return fmt.Sprintf("it took more memory than its limit of %s: raise the limit, or find out what grows", size.Text(j.work.Spec.Memory))
 	}
 	if e.Code == 0 {
 		switch {

@@ -14,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // OpenLocal opens sources that need nobody else: "inline:BASE64", and "dir:PATH" as a tar
@@ -115,7 +117,7 @@ func (f *fetch) end(err error) {
 	case f.err != nil, err != nil && !f.done:
 		f.j.say(f.j.cellSrc, "Downloading %s failed", f.in.Name)
 	case f.used:
-		f.j.say(f.j.cellSrc, "Downloaded %s (%s)", f.in.Name, byteSize(f.size.Load()))
+		f.j.say(f.j.cellSrc, "Downloaded %s (%s)", f.in.Name, size.Text(f.size.Load()))
 	default:
 		f.j.say(f.j.cellSrc, "Downloaded %s", f.in.Name)
 	}
@@ -185,15 +187,4 @@ func (c *checkedReader) Close() error {
 		return nil // closed already
 	}
 	return c.r.Close()
-}
-
-// byteSize writes a size as Cloud Foundry does: "1.2M", "512B", "1K".
-func byteSize(n int64) string {
-	units := []string{"B", "K", "M", "G", "T"}
-	v, u := float64(n), 0
-	for v >= 1024 && u < len(units)-1 {
-		v /= 1024
-		u++
-	}
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + units[u]
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 	"time"
+
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // Usage is what a container takes.
@@ -82,7 +84,7 @@ func (j *job) watchDisk(ctx context.Context, fails chan<- *fail) (end func()) {
 			return 0, false
 		}
 		if err == nil && u.Disk > limit {
-			text := fmt.Sprintf("disk limit exceeded: %s of %s used", byteSize(u.Disk), byteSize(limit))
+			text := fmt.Sprintf("disk limit exceeded: %s of %s used", size.Text(u.Disk), size.Text(limit))
 			advice := "write less, or raise the disk limit; what an instance writes does not outlive it: keep it in a service"
 			j.line(j.cellSrc, true, text)
 			j.line(j.cellSrc, true, advice)

@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // transfers is how many inputs or outputs of a work move at the same time.
@@ -210,7 +212,7 @@ func (j *job) saveOne(ctx context.Context, o Output) error {
 		s.Outputs[o.Path] = saved
 	})
 	if o.Name != "" {
-		j.say(j.cellSrc, "Uploaded %s (%s)", o.Name, byteSize(saved.Size))
+		j.say(j.cellSrc, "Uploaded %s (%s)", o.Name, size.Text(saved.Size))
 	}
 	return nil
 }

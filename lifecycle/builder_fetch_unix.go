@@ -18,6 +18,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/dewpoint-go/dewpoint/internal/size"
 	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
@@ -103,7 +104,7 @@ func (b *builder) download(ctx context.Context, u *url.URL, dir string) error {
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	defer f.Close()
-	size, err := io.Copy(f, resp.Body)
+	n, err := io.Copy(f, resp.Body)
 	if err != nil {
 		return err
 	}
@@ -112,10 +113,10 @@ func (b *builder) download(ctx context.Context, u *url.URL, dir string) error {
 		return err
 	}
 	defer root.Close()
-	if _, err := tarfs.ExtractZip(ctx, root, ".", f, size, tarfs.Limits{Archive: path.Base(u.Path)}); err != nil {
+	if _, err := tarfs.ExtractZip(ctx, root, ".", f, n, tarfs.Limits{Archive: path.Base(u.Path)}); err != nil {
 		return err
 	}
-	fmt.Fprintf(b.scripts.stdout, "Downloaded buildpack `%s` (%s)\n", u.Redacted(), sizeText(size))
+	fmt.Fprintf(b.scripts.stdout, "Downloaded buildpack `%s` (%s)\n", u.Redacted(), size.Text(n))
 	return nil
 }
 
@@ -153,17 +154,4 @@ func (b *builder) clone(u *url.URL, dir string) error {
 		return err
 	}
 	return git("-C", dir, "submodule", "--quiet", "update", "--init", "--recursive")
-}
-
-// sizeText is as Cloud Foundry's bytefmt: "1.2M".
-func sizeText(n int64) string {
-	for _, u := range []struct {
-		size int64
-		name string
-	}{{1 << 40, "T"}, {1 << 30, "G"}, {1 << 20, "M"}, {1 << 10, "K"}} {
-		if n >= u.size {
-			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/float64(u.size)), ".0") + u.name
-		}
-	}
-	return fmt.Sprintf("%dB", n)
 }

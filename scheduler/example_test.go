@@ -66,5 +66,5 @@ func ExamplePlacementError() {
 	}}
 	_, err := scheduler.Spread{}.Place(scheduler.Want{LRP: "web", Spec: cell.Spec{Memory: 64 << 20}}, v)
 	fmt.Println(err)
-	// Output: insufficient resources: memory (1 cell: does not answer; 1 cell: lacks memory)
+	// Output: insufficient resources: memory (1 cell: does not answer; 1 cell: lacks memory; 64M of memory asked for, a cell has at most 1G)
 }

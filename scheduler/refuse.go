@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // PlacementError says why no cell was found.
@@ -17,6 +18,8 @@ type PlacementError struct {
 	Text string `json:"text"`
 	// Refused tells how many cells each rule refused, most first.
 	Refused []Refusal `json:"refused,omitempty"`
+	// Lacks tells of what there is not enough on any cell that was let through so far, how much was asked for.
+	Lacks []Lack `json:"lacks,omitempty"`
 
 	limited bool // by Config.StartingLimit
 }
@@ -27,7 +30,15 @@ type Refusal struct {
 	Cells int    `json:"cells"`
 }
 
-// Error begins with Text and goes on with the reasons.
+// Lack is what a work asked for in vain.
+type Lack struct {
+	Name    string `json:"name"` // "memory" or "disk"
+	Asked   int64  `json:"asked"`
+	Largest int64  `json:"largest"` // what the largest of the cells has, with all that it runs; bytes
+}
+
+// Error begins with Text and goes on with the reasons. It changes only if the cells, or the rules that refused
+// on them, do.
 func (e *PlacementError) Error() string {
 	if len(e.Refused) == 0 && e.Text == textSilent {
 		return e.Text + " (there are no cells)"
@@ -42,6 +53,9 @@ func (e *PlacementError) Error() string {
 			plural = ""
 		}
 		parts[i] = fmt.Sprintf("%d cell%s: %s", r.Cells, plural, r.Rule)
+	}
+	for _, l := range e.Lacks {
+		parts = append(parts, fmt.Sprintf("%s of %s asked for, a cell has at most %s", size.Text(l.Asked), l.Name, size.Text(l.Largest)))
 	}
 	return e.Text + " (" + strings.Join(parts, "; ") + ")"
 }
@@ -176,6 +190,7 @@ func wantTags(tags []string) string {
 func refuse(w Want, v *View) *PlacementError {
 	count := map[string]int{}
 	furthest, common := ruleAnswers, ^0
+	var most cell.Resources
 	for _, c := range v.Cells {
 		rule, text, refused := refusal(w, c)
 		if !refused {
@@ -188,6 +203,7 @@ func refuse(w Want, v *View) *PlacementError {
 		}
 		if lack := lacks(w.Spec, c); lack != 0 {
 			common &= lack
+			most.Memory, most.Disk = max(most.Memory, c.Total.Memory), max(most.Disk, c.Total.Disk)
 			continue
 		}
 		named, ok := strings.CutPrefix(w.Avoid[c.ID], textInsufficient+": ")
@@ -210,6 +226,12 @@ func refuse(w Want, v *View) *PlacementError {
 		e.Text = textInsufficient
 		if names := lackText(common); names != "" {
 			e.Text += ": " + names
+		}
+		if common&lackDisk != 0 && most.Disk > 0 {
+			e.Lacks = append(e.Lacks, Lack{"disk", w.Spec.Disk, most.Disk})
+		}
+		if common&lackMemory != 0 && most.Memory > 0 {
+			e.Lacks = append(e.Lacks, Lack{"memory", w.Spec.Memory, most.Memory})
 		}
 	}
 	e.Refused = counted(count)

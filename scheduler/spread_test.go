@@ -162,20 +162,20 @@ func TestRefusals(t *testing.T) {
 		with func(a, b, c *CellView) Want
 		want string
 	}{
-		{"all lack both", func(_, _, _ *CellView) Want { return big(500, 500) }, "insufficient resources: disk, memory (3 cells: lacks disk, memory, even when empty)"},
+		{"all lack both", func(_, _, _ *CellView) Want { return big(500, 500) }, "insufficient resources: disk, memory (3 cells: lacks disk, memory, even when empty; 500B of disk asked for, a cell has at most 100B; 500B of memory asked for, a cell has at most 100B)"},
 		{"no slot either", func(a, b, c *CellView) Want {
 			for _, m := range []*CellView{a, b, c} {
 				m.Total.Containers, m.Used.Containers = 1, 1
 			}
 			return big(500, 500)
-		}, "insufficient resources: containers, disk, memory (3 cells: lacks disk, memory, even when empty)"},
+		}, "insufficient resources: containers, disk, memory (3 cells: lacks disk, memory, even when empty; 500B of disk asked for, a cell has at most 100B; 500B of memory asked for, a cell has at most 100B)"},
 		{"slots only", func(a, b, c *CellView) Want {
 			for _, m := range []*CellView{a, b, c} {
 				m.Total.Containers, m.Used.Containers = 1, 1
 			}
 			return big(1, 1)
 		}, "insufficient resources: containers (3 cells: lacks containers)"},
-		{"disk only", func(_, _, _ *CellView) Want { return big(1, 500) }, "insufficient resources: disk (3 cells: lacks disk, even when empty)"},
+		{"disk only", func(_, _, _ *CellView) Want { return big(1, 500) }, "insufficient resources: disk (3 cells: lacks disk, even when empty; 500B of disk asked for, a cell has at most 100B)"},
 		{"nothing in common", func(a, b, c *CellView) Want {
 			a.Used.Memory, b.Used.Memory, c.Used.Disk = 100, 100, 100
 			return big(10, 10)
@@ -194,7 +194,7 @@ func TestRefusals(t *testing.T) {
 			a.Reachable = false
 			b.Total.Stacks = nil
 			return Want{Spec: cell.Spec{Stack: "linux", Memory: 200}}
-		}, `insufficient resources: memory (1 cell: does not answer; 1 cell: has no stack "linux"; 1 cell: lacks memory, even when empty)`},
+		}, `insufficient resources: memory (1 cell: does not answer; 1 cell: has no stack "linux"; 1 cell: lacks memory, even when empty; 200B of memory asked for, a cell has at most 100B)`},
 		{"refused before", func(_, _, _ *CellView) Want {
 			w := big(10, 10)
 			w.Avoid = map[string]string{"a": "insufficient resources: memory", "b": "insufficient resources: disk, memory", "c": "insufficient resources: memory"}
@@ -352,5 +352,5 @@ func TestExplain(t *testing.T) {
 
 	e = Spread{}.Explain(wants("app", 1, 1000), v)
 	assert.Empty(t, e.Cell)
-	assert.EqualError(t, e.Err, "insufficient resources: disk, memory (4 cells: lacks disk, memory, even when empty)")
+	assert.EqualError(t, e.Err, "insufficient resources: disk, memory (4 cells: lacks disk, memory, even when empty; 1000B of disk asked for, a cell has at most 100B; 1000B of memory asked for, a cell has at most 100B)")
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/dewpoint-go/dewpoint/internal/size"
 )
 
 // download fetches a zip. One whose digest is known and that lies here is not fetched again.
@@ -44,17 +46,17 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 		}
 		return archive{}, err
 	}
-	var size int64
+	var n int64
 	a, err := b.store(ctx, ".zip", func(w io.Writer) (err error) {
-		size, err = io.Copy(w, io.LimitReader(resp.Body, b.cfg.MaxFetch+1))
+		n, err = io.Copy(w, io.LimitReader(resp.Body, b.cfg.MaxFetch+1))
 		return err
 	})
 	switch {
 	case err != nil:
 		return archive{}, err
-	case size > b.cfg.MaxFetch:
+	case n > b.cfg.MaxFetch:
 		_ = os.Remove(a.file)
-		return archive{}, fmt.Errorf("%w: it is larger than %s", errInvalid, bytesText(b.cfg.MaxFetch))
+		return archive{}, fmt.Errorf("%w: it is larger than %s", errInvalid, size.Text(b.cfg.MaxFetch))
 	case want != "" && a.sha256 != want:
 		_ = os.Remove(a.file)
 		return archive{}, fmt.Errorf("%w: %s was asked for, and it has %s", errDigest, want, a.sha256)
@@ -63,7 +65,7 @@ func (b *Runner) download(ctx context.Context, l location, want string, say func
 		_ = os.Remove(a.file)
 		return archive{}, err
 	}
-	say(fmt.Sprintf("Downloaded buildpack `%s` (%s)", l.shown, bytesText(size)))
+	say(fmt.Sprintf("Downloaded buildpack `%s` (%s)", l.shown, size.Text(n)))
 	return a, nil
 }
 
@@ -185,19 +187,4 @@ func redacted(err error, l location) error {
 		return gone{clean}
 	}
 	return clean
-}
-
-// bytesText writes a size as Cloud Foundry does: 1.2M.
-func bytesText(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"K", "M", "G"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%dB", n)
-	}
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") + unit
 }
