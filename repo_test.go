@@ -33,13 +33,14 @@ var floors = map[string]int{
 
 // heavy lists modules that only the named leaf packages may link.
 var heavy = map[string][]string{
-	"gocloud.dev":                {"blob/cloudblob"},
-	"modernc.org/sqlite":         {"state/sqlite"},
-	"github.com/containerd":      {"cell/containerd"},
-	"github.com/vishvananda":     {"cell/containerd"},
-	"github.com/google/nftables": {"cell/containerd"},
-	"github.com/stretchr":        nil,
-	"go.uber.org/goleak":         nil,
+	"gocloud.dev":                            {"blob/cloudblob"},
+	"modernc.org/sqlite":                     {"state/sqlite"},
+	"github.com/containerd":                  {"cell/containerd"},
+	"github.com/vishvananda":                 {"cell/containerd"},
+	"github.com/google/nftables":             {"cell/containerd"},
+	"github.com/google/go-containerregistry": {"staging/image", "droplet/oci"},
+	"github.com/stretchr":                    nil,
+	"go.uber.org/goleak":                     nil,
 }
 
 func floorOf(pkg string) (int, bool) {

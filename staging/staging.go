@@ -3,6 +3,8 @@ package staging
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -120,21 +122,51 @@ type ImageFetcher interface {
 
 // ImageRequest names an image.
 type ImageRequest struct {
-	Ref      string
+	// ID names the fetch for ever, as Request.ID does a staging; App is what its lines are labelled with. An
+	// ImageFetcher that runs no task needs neither.
+	ID  string
+	App string
+	// Ref is the image: "HOST/REPOSITORY:TAG" or "…@sha256:…"; without a host it is Docker Hub's, without a tag "latest".
+	Ref string
+	// Username and Password are for the registry of Ref alone; "": those that the ImageFetcher knows, or none.
 	Username string
-	Password string // never logged
-	Platform string // "linux/amd64"; "": the machine's own
-	Out      func(logs.Line)
+	Password string // never logged, kept or shown
+	Platform string // "linux/amd64"; "": that of the ImageFetcher
+	// Known are images that were fetched before. If Ref still names one of them, that is the answer and its
+	// metadata is not asked for again.
+	Known []Image
+	// Tags and Isolation say which cells will do, as in cell.Spec, and Stack in what the fetch runs, if it does on a cell.
+	Tags      []string
+	Isolation string
+	Stack     string
+	Out       func(logs.Line)
 }
 
 // Image is the metadata of an image.
 type Image struct {
-	Ref        string   `json:"ref"`    // with the digest that it was resolved to
-	Digest     string   `json:"digest"` // sha256:…
+	// Ref is the whole name, with the digest that it was resolved to: "host/repository:tag@sha256:…".
+	Ref    string `json:"ref"`
+	Digest string `json:"digest"` // of the image for one platform: sha256:…
+	// Index is the digest of the list of platforms that the name stood for; "": it stood for the image itself.
+	Index      string   `json:"index,omitempty"`
+	Platform   string   `json:"platform,omitempty"` // "linux/amd64"
+	Size       int64    `json:"size,omitempty"`     // bytes of its layers as they are fetched
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
 	WorkingDir string   `json:"workdir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	Env        []string `json:"env,omitempty"`
-	Ports      []int    `json:"ports,omitempty"`
+	Ports      []int    `json:"ports,omitempty"` // TCP, in order
 }
+
+// Pinned is the image by its digest alone, "host/repository@sha256:…": what a cell is told to run.
+func (i Image) Pinned() string {
+	name, _, _ := strings.Cut(i.Ref, "@")
+	if at := strings.LastIndexByte(name, ':'); at > strings.LastIndexByte(name, '/') {
+		name = name[:at]
+	}
+	return name + "@" + i.Digest
+}
+
+// Command is what the image runs: its entrypoint and then its cmd.
+func (i Image) Command() []string { return slices.Concat(i.Entrypoint, i.Cmd) }
