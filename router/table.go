@@ -169,7 +169,8 @@ func (h *host) targets() iter.Seq[*target] {
 
 // Lookup returns the route that serves a host (a port, the case and a final dot don't
 // matter) and a path: that of the exact name, or else of the wildcard that shares most
-// labels with it, and there the one with the longest path. It allocates nothing.
+// labels with it, and there the one with the longest path. A name of more than 255 bytes has none. It allocates
+// nothing.
 func (t *Table) Lookup(host, path string) (Route, bool) {
 	x := t.find(host, path)
 	if x == nil {
@@ -183,7 +184,11 @@ func (t *Table) find(name, path string) *target {
 		return nil
 	}
 	var lower [255]byte // the longest name that DNS has
-	if !plain(name) {
+	if plain(name) {
+		if len(name) > len(lower) {
+			return nil
+		}
+	} else {
 		name = strings.TrimSuffix(bareHost(name), ".")
 		if len(name) > len(lower) {
 			return nil

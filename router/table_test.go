@@ -21,7 +21,7 @@ func FuzzLookup(f *testing.F) {
 		{Host: "b.a.com", Path: "/x"}, {Host: "*.a.com"}, {Host: "*.b.a.com", Path: "/q"}, {Host: "*.c.b.a.com", Path: "/é"},
 	}
 	table := router.NewTable(routes)
-	for _, host := range []string{"a.com", "A.Com:80", "b.a.com", "x.b.a.com", "q.c.B.a.com.", ".a.com", "[::1]:80", "", ":", "."} {
+	for _, host := range []string{"a.com", "A.Com:80", "b.a.com", "x.b.a.com", "q.c.B.a.com.", ".a.com", "[::1]:80", "", ":", ".", strings.Repeat("x", 249) + ".a.com", strings.Repeat("x", 250) + ".a.com", strings.Repeat("X", 250) + ".a.com"} {
 		for _, path := range []string{"", "/", "/x", "/x/", "/xy", "/x/y/z", "/x/y/zz", "//x", "/q/é", "/é", "*"} {
 			f.Add(host, path)
 		}
@@ -39,7 +39,9 @@ func rule(routes []router.Route, host, path string) (string, bool) {
 	if i := strings.LastIndex(host, ":"); i >= 0 && !strings.Contains(host[i:], "]") {
 		host = host[:i]
 	}
-	host = strings.TrimSuffix(host, ".")
+	if host = strings.TrimSuffix(host, "."); len(host) > 255 {
+		return "", false
+	}
 	lower := []byte(host)
 	for i, c := range lower {
 		if 'A' <= c && c <= 'Z' {

@@ -1,4 +1,4 @@
-//go:build linux || darwin
+//go:build linux
 
 package buildpack_test
 
@@ -21,7 +21,9 @@ import (
 	"github.com/dewpoint-go/dewpoint/blob"
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
 	"github.com/dewpoint-go/dewpoint/cell/process"
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/resourcematch"
 	"github.com/dewpoint-go/dewpoint/staging"
@@ -31,21 +33,50 @@ import (
 
 // BenchmarkStage stages an app of 300 MB and 15,000 files with a buildpack that does nothing,
 // from its package to droplet and cache as durable blobs: what is left is what
-// staging adds to a buildpack's own time. In the same run unzip and "tar -czf" do the same
+// staging adds to a buildpack's own time, on each cell that this machine allows. In the same run unzip and "tar -czf" do the same
 // with the zip that was uploaded; "%-of-unzip+tar" is our time over theirs, each the best of all rounds. -benchtime=3x
 // is enough.
 func BenchmarkStage(b *testing.B) {
 	if testing.Short() {
 		b.Skip("makes 300 MB")
 	}
+	prog, err := prepared()
+	require.NoError(b, err)
 	dir := b.TempDir()
 	zipped := filepath.Join(dir, "app.zip")
 	size := largeZip(b, zipped, 15_000, 300<<20)
-	prog, err := prepared()
-	require.NoError(b, err)
-	rt, err := process.New(b.Context(), process.Config{Dir: filepath.Join(dir, "cell"), Program: prog})
-	require.NoError(b, err)
-	defer rt.Close()
+	for _, kind := range []struct {
+		name string
+		open func(dir string) (closing, error)
+	}{
+		{"process", func(dir string) (closing, error) {
+			return process.New(b.Context(), process.Config{Dir: dir, Program: prog})
+		}},
+		{"sandbox", func(dir string) (closing, error) {
+			return sandbox.New(b.Context(), sandbox.Config{Dir: dir, Program: prog, AtLeast: sandbox.Namespaces})
+		}},
+		{"containerd", func(dir string) (closing, error) {
+			return containerd.New(b.Context(), containerd.Config{Dir: dir, Program: prog})
+		}},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			dir := b.TempDir()
+			rt, err := kind.open(filepath.Join(dir, "cell"))
+			if err != nil {
+				b.Skip(err)
+			}
+			defer rt.Close()
+			benchStage(b, rt, dir, zipped, size)
+		})
+	}
+}
+
+type closing interface {
+	cell.Runtime
+	Close() error
+}
+
+func benchStage(b *testing.B, rt cell.Runtime, dir, zipped string, size int64) {
 	store, err := blob.OpenDir(filepath.Join(dir, "blobs"), blob.DirConfig{})
 	require.NoError(b, err)
 	matcher, pkg := uploaded(b, store, zipped)
