@@ -71,6 +71,9 @@ func (p *Parent) openV1(root string, own map[string]string) error {
 // openV2 has the controllers handed on. A group that hands some on has no processes of its own, so if this program is
 // alone in its group, it goes to one below.
 func (p *Parent) openV2(own string) error {
+	if above := filepath.Dir(own); filepath.Base(own) == aside && p.try(above) == nil {
+		own = above // an earlier Open of this program has brought it there
+	}
 	b, err := os.ReadFile(filepath.Join(own, "cgroup.controllers"))
 	if err != nil {
 		return err
@@ -116,6 +119,9 @@ func handOn(dir string, controllers []string) error {
 	return write(dir, "cgroup.subtree_control", "+"+strings.Join(controllers, " +"))
 }
 
+// aside is the group below its own into which the program goes.
+const aside = "program"
+
 func stepAside(own string) error {
 	b, err := os.ReadFile(filepath.Join(own, "cgroup.procs"))
 	if err != nil {
@@ -125,11 +131,11 @@ func stepAside(own string) error {
 	if all := strings.Fields(string(b)); !slices.Equal(all, []string{me}) {
 		return fmt.Errorf("%s holds other processes beside this program: start it in a group of its own, as systemd-run --user --scope -p Delegate=yes does", own)
 	}
-	aside := filepath.Join(own, "program")
-	if err := os.Mkdir(aside, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	dir := filepath.Join(own, aside)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return write(aside, "cgroup.procs", me)
+	return write(dir, "cgroup.procs", me)
 }
 
 // write writes to a file of a group, which must be there.

@@ -97,6 +97,9 @@ func TestGroups(t *testing.T) {
 	t.Cleanup(func() {
 		assert.NoError(t, p.Sweep(func(string) bool { return false }))
 	})
+	other, err := Open("dewpoint-cgroup-other")
+	require.NoError(t, err)
+	assert.Equal(t, p.dirs, other.dirs, "wherever the first has brought this program")
 	require.NoError(t, p.Make("a", Limits{Memory: 32 << 20, CPU: 50, PIDs: 20}))
 	require.NoError(t, p.Make("a", Limits{Memory: 16 << 20, CPU: 50, PIDs: 20}), "again")
 	require.NoError(t, p.Make("b", Limits{}))

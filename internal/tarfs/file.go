@@ -33,6 +33,11 @@ func (t *tree) file(at *os.Root, e Entry, base string, body io.Reader) error {
 		return fmt.Errorf("unpack %s: %w", e.Name, err)
 	}
 	err = t.fill(f, e, body)
+	if err == nil && t.l.Owner != 0 {
+		if err = f.Chown(t.l.Owner, t.l.Owner); err != nil {
+			err = fmt.Errorf("unpack %s: %w", e.Name, err)
+		}
+	}
 	if err == nil {
 		if err = f.Chmod(e.Mode.Perm()); err != nil {
 			err = fmt.Errorf("unpack %s: %w", e.Name, err)

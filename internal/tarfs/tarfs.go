@@ -64,6 +64,9 @@ type Limits struct {
 	// Spool is the directory for the temporary copy of a zip that arrives as a stream.
 	// "": that of os.CreateTemp.
 	Spool string
+	// Owner is the user and group that everything that is made belongs to, by number; 0: who this program runs as. For
+	// Unix.
+	Owner int
 	// Archive is what errors call the archive; may be empty.
 	Archive string
 }

@@ -113,6 +113,9 @@ func (t *tree) step(name, part string, make bool) (*os.Root, error) {
 		if err := at.Mkdir(part, 0o755); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", name, err)
 		}
+		if err := t.own(at, part); err != nil {
+			return nil, fmt.Errorf("unpack %s: %w", name, err)
+		}
 		return openDir(at, name, part)
 	}
 	switch {
@@ -129,6 +132,14 @@ func (t *tree) step(name, part string, make bool) (*os.Root, error) {
 		t.unlock(at, part, fi)
 	}
 	return openDir(at, name, part)
+}
+
+// own gives a folder or link that was made to the owner that was asked for.
+func (t *tree) own(at *os.Root, part string) error {
+	if t.l.Owner == 0 {
+		return nil
+	}
+	return at.Lchown(part, t.l.Owner, t.l.Owner)
 }
 
 // unlock opens a folder that an earlier archive closed to its owner, until the end.
@@ -226,6 +237,9 @@ func (t *tree) symlink(at *os.Root, e Entry, name string) error {
 		return err
 	}
 	if err := at.Symlink(e.Link, base); err != nil {
+		return fmt.Errorf("unpack %s: %w", e.Name, err)
+	}
+	if err := t.own(at, base); err != nil {
 		return fmt.Errorf("unpack %s: %w", e.Name, err)
 	}
 	if check {

@@ -87,7 +87,7 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
 	defer root.Close()
-	err = extract(ctx, root, inside(dir), archive, c.dir)
+	err = extract(ctx, root, inside(dir), archive, c.dir, c.r.owner())
 	if err == nil {
 		err = c.r.giveAway(root, inside(dir))
 	}
@@ -97,10 +97,10 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 	return nil
 }
 
-// extract unpacks an archive and reads it to its end.
-func extract(ctx context.Context, root *os.Root, dir string, r io.Reader, spool string) error {
+// extract unpacks an archive for an owner (0: who this program runs as) and reads it to its end.
+func extract(ctx context.Context, root *os.Root, dir string, r io.Reader, spool string, owner int) error {
 	// The names and links of a droplet are those of an app, and nothing to be checked here.
-	_, err := tarfs.Extract(ctx, root, dir, r, tarfs.Limits{Links: tarfs.AnyLinks, RawNames: true, Spool: spool})
+	_, err := tarfs.Extract(ctx, root, dir, r, tarfs.Limits{Links: tarfs.AnyLinks, RawNames: true, Spool: spool, Owner: owner})
 	if _, bad := errors.AsType[*tarfs.EntryError](err); bad {
 		return &cell.ArchiveError{Err: err}
 	}

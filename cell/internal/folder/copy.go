@@ -19,11 +19,12 @@ import (
 type copier struct {
 	g     *errgroup.Group
 	plain atomic.Bool // the file system shares no blocks: no use asking again
+	owner int         // of the copies; 0: who this program runs as
 }
 
-// copyTree copies what is in from into to, and closes both.
-func copyTree(ctx context.Context, from, to *os.Root) error {
-	c := &copier{}
+// copyTree copies what is in from into to, for owner, and closes both.
+func copyTree(ctx context.Context, from, to *os.Root, owner int) error {
+	c := &copier{owner: owner}
 	c.g, ctx = errgroup.WithContext(ctx)
 	c.g.SetLimit(max(4, 2*runtime.GOMAXPROCS(0)))
 	c.g.Go(func() error { return c.folder(ctx, from, to, nil) })
@@ -55,7 +56,7 @@ func (c *copier) folder(ctx context.Context, from, to *os.Root, st fs.FileInfo) 
 		case mode.IsDir():
 			err = c.enter(ctx, from, to, st)
 		case mode&fs.ModeSymlink != 0:
-			err = copyLink(from, to, e.Name())
+			err = c.link(from, to, e.Name())
 		case mode.IsRegular():
 			err = c.file(ctx, from, to, st)
 		}
@@ -65,6 +66,11 @@ func (c *copier) folder(ctx context.Context, from, to *os.Root, st fs.FileInfo) 
 	}
 	if st == nil {
 		return nil
+	}
+	if c.owner != 0 {
+		if err := to.Chown(".", c.owner, c.owner); err != nil {
+			return err
+		}
 	}
 	if err := to.Chmod(".", st.Mode().Perm()); err != nil {
 		return err
@@ -93,7 +99,7 @@ func (c *copier) enter(ctx context.Context, from, to *os.Root, st fs.FileInfo) e
 	return sub()
 }
 
-func copyLink(from, to *os.Root, name string) error {
+func (c *copier) link(from, to *os.Root, name string) error {
 	target, err := from.Readlink(name)
 	if err != nil {
 		return err
@@ -105,7 +111,10 @@ func copyLink(from, to *os.Root, name string) error {
 		}
 		err = to.Symlink(target, name)
 	}
-	return err
+	if err != nil || c.owner == 0 {
+		return err
+	}
+	return to.Lchown(name, c.owner, c.owner)
 }
 
 func (c *copier) file(ctx context.Context, from, to *os.Root, st fs.FileInfo) error {
@@ -127,6 +136,9 @@ func (c *copier) file(ctx context.Context, from, to *os.Root, st fs.FileInfo) er
 		return err
 	}
 	err = c.content(ctx, dst, src, st.Size())
+	if err == nil && c.owner != 0 {
+		err = dst.Chown(c.owner, c.owner)
+	}
 	if err == nil {
 		err = dst.Chmod(st.Mode().Perm())
 	}

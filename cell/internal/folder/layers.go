@@ -140,6 +140,9 @@ func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) er
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	if err := r.giveAway(root, dir); err != nil {
+		return err
+	}
 	to, err := root.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -149,7 +152,7 @@ func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) er
 		to.Close()
 		return err
 	}
-	if err := copyTree(ctx, from, to); err != nil {
+	if err := copyTree(ctx, from, to, r.owner()); err != nil {
 		return fmt.Errorf("copy layer %s: %w", l.Digest, err)
 	}
 	return nil
@@ -207,7 +210,11 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, er
 	}
 	root, err := os.OpenRoot(dir)
 	if err == nil {
-		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir))
+		owner := 0 // of what is copied only the copies have one
+		if r.engine != nil {
+			owner = r.owner()
+		}
+		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir), owner)
 		if err == nil && r.engine != nil {
 			err = r.giveAway(root, ".")
 		}

@@ -3,44 +3,32 @@
 package folder
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path"
-	"syscall"
 )
 
-// giveAway makes all below dir the property of the cell's user, where that is another than who
-// runs this program. Processes may be at work there: no link is followed.
-func (r *Runtime) giveAway(root *os.Root, dir string) error {
+// owner is the user that works run as, and whose files theirs are; 0: who this program runs as.
+func (r *Runtime) owner() int {
 	uid, ok := r.cfg.Kind.Owner()
 	if !ok {
+		return 0
+	}
+	return uid
+}
+
+// giveAway makes a folder, and those above it up to the root, the property of the cell's user, where that is
+// another than who this program runs as. What is unpacked or copied into it has its owner from the start.
+func (r *Runtime) giveAway(root *os.Root, dir string) error {
+	uid := r.owner()
+	if uid == 0 {
 		return nil
 	}
-	// What is above was perhaps made for it.
-	for p := path.Dir(dir); p != "." && p != "/"; p = path.Dir(p) {
+	for p := dir; ; p = path.Dir(p) {
 		if err := root.Lchown(p, uid, uid); err != nil {
 			return err
 		}
+		if p == "." || p == "/" {
+			return nil
+		}
 	}
-	return fs.WalkDir(root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if st := info.Sys().(*syscall.Stat_t); int(st.Uid) == uid && int(st.Gid) == uid {
-			return nil
-		}
-		if err := root.Lchown(p, uid, uid); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
 }

@@ -394,10 +394,12 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 		return err
 	}
 	defer root.Close()
-	if err := r.putLayers(ctx, root, layers); err != nil {
-		return err
+	for _, d := range []string{"home/vcap", "tmp"} {
+		if err := r.giveAway(root, d); err != nil {
+			return err
+		}
 	}
-	if err := r.giveAway(root, "."); err != nil {
+	if err := r.putLayers(ctx, root, layers); err != nil {
 		return err
 	}
 	return ctx.Err()
