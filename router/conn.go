@@ -59,7 +59,7 @@ func (p *pool) connect(ctx context.Context, fresh bool) (*quickConn, bool, error
 		p.mu.Lock()
 	}
 	p.mu.Unlock()
-	conn, err := p.dial(ctx, "", "")
+	conn, err := p.dial(ctx, false)
 	if err != nil {
 		return nil, true, err
 	}

@@ -233,7 +233,11 @@ func (x *exchange) failed(w http.ResponseWriter, req *http.Request, err error) {
 		x.refuse(w, http.StatusBadRequest, "", "The body of the request is malformed.")
 	default:
 		x.router.log.LogAttrs(req.Context(), levelWarn, "no backend answered", errAttrs(x, err)...)
-		x.refuse(w, http.StatusBadGateway, "endpoint_failure ("+oneLine(err)+")", text)
+		status := http.StatusBadGateway
+		if e, ok := errors.AsType[*dialError](err); ok && e.status != 0 {
+			status = e.status
+		}
+		x.refuse(w, status, "endpoint_failure ("+oneLine(err)+")", text)
 	}
 }
 
@@ -258,8 +262,8 @@ func (x *exchange) refuse(w http.ResponseWriter, status int, reason, text string
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Vcap-Request-Id", x.id)
 	phrase := http.StatusText(status)
-	if status == 499 {
-		phrase = "Client Closed Request"
+	if phrase == "" {
+		phrase = phrases[status]
 	}
 	text = fmt.Sprintf("%d %s: %s\n", status, phrase, text)
 	h.Set("Content-Length", strconv.Itoa(len(text)))

@@ -137,6 +137,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 			p.answered()
 			return res, nil
 		}
+		err = p.late(err)
 		again := x.again(p, err, t == nil || x.in.GetBody != nil, unused)
 		if again && t != nil && !t.revoked() {
 			again = x.rewind()

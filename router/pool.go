@@ -31,11 +31,15 @@ type pool struct {
 }
 
 func newPool(c *Config, id identity) *pool {
-	return &pool{conf: c, id: id, hash: mix(textHash(cmp.Or(id.instance, id.addr)))}
+	// The buffers of TLS would hide what came while a connection was idle.
+	return &pool{conf: c, id: id, hash: mix(textHash(cmp.Or(id.instance, id.addr))), alien: id.serverName != ""}
 }
 
 // dialError says that nothing reached the app.
-type dialError struct{ err error }
+type dialError struct {
+	err    error
+	status int // of the answer; 0: 502
+}
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
@@ -50,7 +54,7 @@ func (p *pool) transport(http2 bool) *http.Transport {
 	defer p.mu.Unlock()
 	if p.trans[i] == nil {
 		p.trans[i] = &http.Transport{
-			DialContext:            p.dial,
+			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx, http2) },
 			DisableCompression:     true, // bodies pass as they are
 			MaxIdleConnsPerHost:    p.conf.MaxRequests,
 			IdleConnTimeout:        idleFor,
@@ -85,7 +89,7 @@ func (p *pool) closeIdle() {
 	p.age(0)
 }
 
-func (p *pool) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (p *pool) dial(ctx context.Context, http2 bool) (net.Conn, error) {
 	p.mu.Lock()
 	if n := len(p.spare); n > 0 {
 		conn := p.spare[n-1]
@@ -94,6 +98,7 @@ func (p *pool) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		return conn, nil
 	}
 	p.mu.Unlock()
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, p.conf.DialTimeout)
 	defer cancel()
 	b := p.backend.Load()
@@ -105,7 +110,10 @@ func (p *pool) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 	conn, err := open(ctx)
 	if err != nil {
-		return nil, &dialError{fmt.Errorf("dial: %w", err)}
+		return nil, &dialError{err: fmt.Errorf("dial: %w", err)}
+	}
+	if b.ServerName != "" {
+		return p.secure(whole, conn, b, http2)
 	}
 	return conn, nil
 }

@@ -19,9 +19,12 @@ type Backend struct {
 	Addr string
 	// Zone is where the instance runs; see Config.Zone. "" is a zone like any other.
 	Zone string
-	// Protocol is "http2" for an app that is to be spoken to in HTTP/2 without TLS; upgrades
+	// Protocol is "http2" for an app that is to be spoken to in HTTP/2; upgrades
 	// are asked of it in HTTP/1.1 all the same. Anything else: HTTP/1.1.
 	Protocol string
+	// ServerName, if there is one, is the name for which the app must show a certificate, by Config.BackendTLS; it is
+	// this instance's own, so that an app that got the address of another is not taken for that. "": no TLS.
+	ServerName string
 	// Dial opens a connection; nil: TCP to Addr. Two Backends that differ in nothing but
 	// Dial, Zone and Protocol are one and share connections.
 	Dial func(ctx context.Context) (net.Conn, error)
@@ -29,12 +32,12 @@ type Backend struct {
 
 // identity is what must be equal for two Backends to be the same one.
 type identity struct {
-	app, process, instance, addr string
-	index                        int
+	app, process, instance, addr, serverName string
+	index                                    int
 }
 
 func (b *Backend) identity() identity {
-	return identity{b.App, b.Process, b.Instance, b.Addr, b.Index}
+	return identity{b.App, b.Process, b.Instance, b.Addr, b.ServerName, b.Index}
 }
 
 // Route is a host and path, who serves it, and how a backend is chosen.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -18,6 +19,12 @@ type Config struct {
 	AccessLog func(Access)
 	// DialTimeout is how long a connection to a backend may take; 0: 5 s.
 	DialTimeout time.Duration
+	// BackendTLS is how apps with a ServerName are spoken to: whose certificates are trusted (RootCAs), and which one the
+	// router shows (GetClientCertificate, asked for each connection). ServerName and NextProtos are set for each. Nil: those
+	// whom this machine trusts, and none. Do not change it after New.
+	BackendTLS *tls.Config
+	// HandshakeTimeout is how long TLS with a backend may take to come about; 0: 10 s.
+	HandshakeTimeout time.Duration
 	// ResponseTimeout is how long a backend may take until the head of its response; 0: 900 s.
 	// What follows, and connections that were upgraded, may take for ever.
 	ResponseTimeout time.Duration
@@ -66,6 +73,9 @@ type Router struct {
 func New(c Config) *Router {
 	if c.DialTimeout <= 0 {
 		c.DialTimeout = 5 * time.Second
+	}
+	if c.HandshakeTimeout <= 0 {
+		c.HandshakeTimeout = 10 * time.Second
 	}
 	if c.ResponseTimeout <= 0 {
 		c.ResponseTimeout = 900 * time.Second

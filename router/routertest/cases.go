@@ -145,10 +145,15 @@ func testSticky(t *testing.T, h *house) {
 }
 
 func testUpgrade(t *testing.T, h *house) {
-	b := h.app(0, func(w http.ResponseWriter, r *http.Request) {
+	h.upgrades(router.Config{}, h.app(0, h.talk()))
+}
+
+// talk upgrades, and repeats what is said.
+func (h *house) talk() http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
-			t.Errorf("hijack: %v", err)
+			h.t.Errorf("hijack: %v", err)
 			return
 		}
 		defer conn.Close()
@@ -162,12 +167,17 @@ func testUpgrade(t *testing.T, h *house) {
 			fmt.Fprint(rw, "you said ", line)
 			_ = rw.Flush()
 		}
-	})
+	}
+}
+
+// upgrades holds that an instance's connections can be upgraded, also if it speaks HTTP/2.
+func (h *house) upgrades(conf router.Config, b router.Backend) {
+	t := h.t
 	logged := make(chan router.Access, 1)
 	modern := b // an app that speaks HTTP/2 too
 	modern.Protocol, modern.Instance = "http2", "instance-1"
-	h.start(router.Config{BodyTimeout: 50 * time.Millisecond, AccessLog: func(a router.Access) { logged <- a }},
-		router.Route{Host: "app", Backends: []router.Backend{b}}, router.Route{Host: "modern", Backends: []router.Backend{modern}})
+	conf.BodyTimeout, conf.AccessLog = 50*time.Millisecond, func(a router.Access) { logged <- a }
+	h.start(conf, router.Route{Host: "app", Backends: []router.Backend{b}}, router.Route{Host: "modern", Backends: []router.Backend{modern}})
 	for host, instance := range map[string]string{"app": "instance-0", "modern": "instance-1"} {
 		conn, err := net.Dial("tcp", h.front.Listener.Addr().String())
 		if err != nil {

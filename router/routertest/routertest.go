@@ -73,6 +73,8 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		{"LateResponse", testLate},
 		{"ConnectionInUseAtSwap", testUsedAtSwap},
 		{"Smuggling", testSmuggling},
+		{"TLS", testTLS},
+		{"UpgradeOverTLS", testUpgradeTLS},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.test(t, &house{t: t, open: open}) })
