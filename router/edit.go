@@ -45,10 +45,7 @@ func (e *edit) put(from *Route, join bool) {
 	key, path, wild := splitRoute(&r)
 	r.Backends = r.Backends[:len(r.Backends):len(r.Backends)]
 	h := e.host(key, &r, wild)
-	was := h.paths[path]
-	if path == "" && h.known {
-		was = &h.whole
-	}
+	was := h.at(path)
 	if was == nil {
 		e.t.routes++
 	} else {
@@ -62,18 +59,16 @@ func (e *edit) put(from *Route, join bool) {
 	if !r.Options.valid() {
 		r.Options = Options{}
 	}
-	x := &h.whole
-	if path == "" {
-		h.known = true
-	} else {
-		if h.paths == nil {
-			h.paths = map[string]*target{}
-		}
-		x = &target{}
-		h.paths[path] = x
-		h.longest = max(h.longest, int32(len(path)))
+	switch {
+	case was == &h.first, was == nil && !h.known:
+		h.setFirst(&r)
+	case path == "": // which is never among the others
+		first := h.first.route()
+		h.setOther(&first)
+		h.setFirst(&r)
+	default:
+		h.setOther(&r)
 	}
-	x.set(&r)
 }
 
 func (e *edit) remove(from *Route) {
@@ -81,14 +76,14 @@ func (e *edit) remove(from *Route) {
 	key, path, wild := splitRoute(&r)
 	hash := e.t.hash(key)
 	h := e.t.host(hash, key)
-	if h == nil || path == "" && !h.known || path != "" && h.paths[path] == nil {
+	if h == nil || h.at(path) == nil {
 		return
 	}
 	e.t.routes--
 	h = e.host(key, &r, wild)
-	if path == "" {
+	if h.at(path) == &h.first {
 		h.known = false
-		h.whole.set(&Route{Host: r.Host})
+		h.first.set(&Route{Host: r.Host})
 	} else {
 		delete(h.paths, path)
 		h.longest = 0
@@ -128,8 +123,11 @@ func (e *edit) host(key string, r *Route, wild bool) *host {
 		s.add(hash, h)
 		return h
 	}
-	h.known, h.longest, h.paths = old.known, old.longest, maps.Clone(old.paths)
-	h.whole.backends, h.whole.options = old.whole.backends, old.whole.options
+	h.longest, h.paths = old.longest, maps.Clone(old.paths)
+	if old.known {
+		first := old.first.route()
+		h.setFirst(&first)
+	}
 	for i := groupOf(hash); ; i++ {
 		g := &s.groups[i%shardGroups]
 		if j := slices.Index(g.hosts[:], old); j >= 0 {

@@ -54,25 +54,68 @@ func groupOf(hash uint64) uint64 { return hash >> 53 }
 // zeroBytes marks, by their highest bit, the bytes that are 0, and maybe some above one that is.
 func zeroBytes(x uint64) uint64 { return (x - eachByte) &^ x & (eachByte << 7) }
 
-// host is the routes of one host. Most have one only, without a path: it stands in the host
-// itself, as does a name that is not too long, for with many routes each step through memory
+// host is the routes of one host. Most have one only: it stands in the host
+// itself, as do its name and its path if they are not too long, for with many routes each step through memory
 // costs more than all else. It is two cache lines long.
 type host struct {
-	paths   map[string]*target // but for whole
-	longest int32              // bytes of the longest path
-	known   bool               // whole is a route
-	n       uint8              // bytes of near; far: the name is whole.host's
-	near    [34]byte           // the name, in lower case
-	whole   target             // without a path
+	paths   map[string]*target // all but first, each with a path
+	longest int32              // bytes of the longest of them
+	known   bool               // first is a route
+	n       uint8              // bytes of the name in near; far: it is first.host's
+	m       uint8              // bytes of the path in near, behind the name; far: it is first.path
+	near    [33]byte           // the name, in lower case, and first's path
+	first   target
 }
 
-const far = 255 // as host.n: the name has no room
+const far = 255 // as host.n and host.m: there is no room
 
 func (h *host) setName(r *Route) {
-	h.whole.host, h.n = r.Host, far
+	h.first.host, h.n = r.Host, far
 	if key := strings.TrimPrefix(r.Host, "*"); len(key) <= len(h.near) {
 		h.n = uint8(copy(h.near[:], key))
 	}
+}
+
+// setFirst makes a route of the host's name its first.
+func (h *host) setFirst(r *Route) {
+	h.first.set(r)
+	h.known, h.m = true, far
+	if r.Path == "" {
+		h.m = 0
+	} else if h.n != far && int(h.n)+len(r.Path) <= len(h.near) {
+		h.m = uint8(copy(h.near[h.n:], r.Path))
+	}
+}
+
+// setOther makes a route with a path one of the others.
+func (h *host) setOther(r *Route) {
+	if h.paths == nil {
+		h.paths = map[string]*target{}
+	}
+	x := &target{}
+	x.set(r)
+	h.paths[r.Path] = x
+	h.longest = max(h.longest, int32(len(r.Path)))
+}
+
+// at returns the route that has exactly this path; nil: none has.
+func (h *host) at(path string) *target {
+	if h.known && h.first.path == path {
+		return &h.first
+	}
+	return h.paths[path]
+}
+
+// matches tells whether first serves a path.
+func (h *host) matches(path string) bool {
+	if h.m == 0 {
+		return true
+	}
+	p := h.first.path
+	if h.m != far {
+		p = unsafe.String(&h.near[h.n], h.m)
+	}
+	return strings.HasPrefix(path, p) && (len(path) == len(p) || path[len(p)] == '/')
 }
 
 // is compares the name; that of "*.example.com" is ".example.com".
@@ -83,7 +126,7 @@ func (h *host) is(name string) bool {
 	return h.key() == name
 }
 
-func (h *host) key() string { return strings.TrimPrefix(h.whole.host, "*") }
+func (h *host) key() string { return strings.TrimPrefix(h.first.host, "*") }
 
 // NewTable makes a table. Of two routes with the same host and path, the backends are put
 // together, and the Options of the last one that has valid ones count. The caller must not
@@ -156,7 +199,7 @@ func (s *shard) hosts() iter.Seq[*host] {
 
 func (h *host) targets() iter.Seq[*target] {
 	return func(yield func(*target) bool) {
-		if h.known && !yield(&h.whole) {
+		if h.known && !yield(&h.first) {
 			return
 		}
 		for _, x := range h.paths {
@@ -270,8 +313,12 @@ func (t *Table) host(hash uint64, name string) *host {
 	}
 }
 
-// find returns the longest path that is a prefix, by whole segments.
+// find returns the route whose path is the longest that is a prefix, by whole segments.
 func (h *host) find(path string) *target {
+	var first *target
+	if h.known && h.matches(path) {
+		first = &h.first
+	}
 	if h.longest > 0 {
 		// What is longer than any route can't match: so a path of a million slashes costs nothing.
 		if n := int(h.longest); len(path) > n {
@@ -283,15 +330,15 @@ func (h *host) find(path string) *target {
 		}
 		for path != "" {
 			if x := h.paths[path]; x != nil {
+				if first != nil && len(first.path) > len(path) {
+					return first
+				}
 				return x
 			}
 			path = path[:max(0, strings.LastIndexByte(path, '/'))]
 		}
 	}
-	if h.known {
-		return &h.whole
-	}
-	return nil
+	return first
 }
 
 // bareHost takes the port off.
