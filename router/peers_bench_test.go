@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,29 @@ import (
 	"github.com/dewpoint-go/dewpoint/router"
 )
 
+// A proxy that runs already can be measured beside the others, if it passes the host app.example.com on to the app.
+var (
+	appFlag  = flag.String("router.app", "127.0.0.1:0", "where the app of the benchmarks listens")
+	peerFlag = flag.String("router.peer", "", "NAME,ADDRESS,PID of another proxy for BenchmarkPeers and BenchmarkAdded")
+)
+
+// peerGiven returns the proxy that was given; "": none.
+func peerGiven(b *testing.B) (name, addr string, pid int) {
+	b.Helper()
+	if *peerFlag == "" {
+		return "", "", 0
+	}
+	f := strings.Split(*peerFlag, ",")
+	if len(f) != 3 {
+		b.Fatalf("-router.peer is %q; write NAME,ADDRESS,PID", *peerFlag)
+	}
+	pid, err := strconv.Atoi(f[2])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return f[0], f[1], pid
+}
+
 const roleVariable = "ROUTER_BENCH_ROLE"
 
 const (
@@ -30,9 +54,13 @@ const (
 )
 
 // play is what a process of BenchmarkPeers does: it serves on a port of its own, which it
-// prints, and sends requests on to the address given.
+// prints, and sends requests on to the address given; the app serves there.
 func play(role, app string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at := "127.0.0.1:0"
+	if role == "app" {
+		at = app
+	}
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		panic(err)
 	}
@@ -221,7 +249,7 @@ func pumps(b *testing.B, addr string, n int, pause time.Duration) (all []time.Du
 // processor time that each process spends on one, which says how many it could pass on if
 // it had the cores for itself; it is Linux's.
 func BenchmarkPeers(b *testing.B) {
-	app, _ := process(b, "app", "")
+	app, _ := process(b, "app", *appFlag)
 	type peer struct {
 		name, addr string
 		pid        int
@@ -230,6 +258,9 @@ func BenchmarkPeers(b *testing.B) {
 	var peers []peer
 	if addr, pid := nginx(b, app); addr != "" {
 		peers = append(peers, peer{name: "nginx", addr: addr, pid: pid})
+	}
+	if name, addr, pid := peerGiven(b); name != "" {
+		peers = append(peers, peer{name: name, addr: addr, pid: pid})
 	}
 	for _, role := range []string{"ReverseProxy", "router"} {
 		addr, pid := process(b, role, app)
@@ -257,13 +288,16 @@ func BenchmarkPeers(b *testing.B) {
 // pass on here: the app is asked directly, and through it and its peers, in turns and at the
 // same rate.
 func BenchmarkAdded(b *testing.B) {
-	app, _ := process(b, "app", "")
+	app, _ := process(b, "app", *appFlag)
 	ways := map[string]string{"direct": app}
 	for _, role := range []string{"ReverseProxy", "router"} {
 		ways[role], _ = process(b, role, app)
 	}
 	if addr, _ := nginx(b, app); addr != "" {
 		ways["nginx"] = addr
+	}
+	if name, addr, _ := peerGiven(b); name != "" {
+		ways[name] = addr
 	}
 	const each = 200
 	pumps(b, ways["router"], each, 0)
