@@ -301,6 +301,7 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 			}
 			p.catalog.Unuse(tx, "cache:"+a.ID)
 			caches.Delete(tx, a.ID)
+			logins.Delete(tx, a.ID)
 			for _, id := range a.Owned {
 				launched.Delete(tx, string(id))
 			}
@@ -313,6 +314,7 @@ func (p *Platform) Delete(ctx context.Context, app string) error {
 		if err := p.endTasks(ctx, a); err != nil { // those that came meanwhile
 			return err
 		}
+		p.forgetLogin(a.ID)
 		p.logs.Drop(a.ID)
 		_, err = p.catalog.Sweep(ctx)
 		return err

@@ -15,7 +15,7 @@ type cellTaker interface {
 }
 
 // NewAgent makes a cell of this machine that gets packages, droplets and buildpacks from this
-// platform, and brings it what is staged: c with Open, Save, Logger and Now filled in where
+// platform, and brings it what is staged: c with Open, Save, Login, Logger and Now filled in where
 // they are nil. The caller runs it (Agent.Run) and gives it to AddCell. It must not outlive Run.
 func (p *Platform) NewAgent(c cell.AgentConfig) (*cell.Agent, error) {
 	if c.Open == nil {
@@ -23,6 +23,9 @@ func (p *Platform) NewAgent(c cell.AgentConfig) (*cell.Agent, error) {
 	}
 	if c.Save == nil {
 		c.Save = p.save
+	}
+	if c.Login == nil {
+		c.Login = p.imageLogin
 	}
 	if c.Now == nil {
 		c.Now = p.now

@@ -30,6 +30,9 @@ var webPorts = []int{8080}
 
 // desired builds what the scheduler is told of a process, whose LRP is set.
 func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
+	if a.Image != nil && a.Droplet == "" {
+		return p.desiredImage(a, pr)
+	}
 	d, ok := droplets.Get(p.db.View(), a.Droplet)
 	if !ok {
 		return lrp.Desired{}, fmt.Errorf("app %s has no droplet; push it first", a.Name)
@@ -39,8 +42,8 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
 	}
 	h := pr.Health
-	var ports []int
-	if pr.Type == Web {
+	ports := pr.Ports
+	if pr.Type == Web && len(ports) == 0 {
 		ports = webPorts
 	}
 	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)

@@ -22,8 +22,9 @@ var unready sync.Map
 // programs are what runs in the memory runtime: a builder that packs the app as it is, and a
 // launcher that serves the app's files.
 var programs = map[string]func(context.Context, cell.MemoryProcess) int{
-	"lifecycle:builder":  buildInMemory,
-	"lifecycle:launcher": launchInMemory,
+	"lifecycle:builder":    buildInMemory,
+	"lifecycle:launcher":   launchInMemory,
+	"lifecycle:entrypoint": imageInMemory,
 }
 
 func buildInMemory(_ context.Context, p cell.MemoryProcess) int {

@@ -2,6 +2,7 @@ package dewpoint
 
 import (
 	"context"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,12 @@ type Config struct {
 	Buildpacks staging.BuildpackRunner
 	// Images learns what an image needs; nil: pushes of images are refused.
 	Images staging.ImageFetcher
+	// RootImages allows that processes of images run as root, as most images that name no user do.
+	RootImages bool
+	// SecretKey, of 32 bytes, seals the credentials that come with pushes of images, so that they can be kept in the Journal.
+	// Nil: they are in memory only, and after a restart of the program an image of a registry that wants a login cannot be
+	// fetched by a further cell until it is pushed anew.
+	SecretKey []byte
 	// Scheduler keeps instances running; nil: package scheduler over this platform's
 	// database. One that is not scheduler.New's must know its cells by itself, and if it
 	// does not implement staging.TaskRunner, Tasks is required.
@@ -97,7 +104,9 @@ type Platform struct {
 	agent   *cell.Agent             // nil without Runtime
 	ready   chan struct{}
 
-	mu      sync.Mutex
+	seal    cipher.AEAD        // nil: without SecretKey
+	mu      sync.Mutex         // guards what follows
+	memory  map[string]login   // of apps, without SecretKey
 	pushes  map[string]*change // apps that are pushed or staged, by name
 	changes map[string]*change // apps of which what runs is changed; whoever needs both has that of pushes first
 	ran     bool
@@ -107,10 +116,13 @@ type Platform struct {
 // New checks a Config and composes the Platform. It starts nothing, and loads the state.
 func New(c Config) (*Platform, error) {
 	p := &Platform{cfg: c, log: c.Logger, now: c.Now, newID: c.NewID, blobs: c.Blobs, logs: c.Logs,
-		ready: make(chan struct{}), pushes: map[string]*change{}, changes: map[string]*change{}}
+		ready: make(chan struct{}), pushes: map[string]*change{}, changes: map[string]*change{}, memory: map[string]login{}}
 	p.defaults()
+	if err := p.openSeal(); err != nil {
+		return nil, fmt.Errorf("dewpoint: %w", err)
+	}
 	ctx := context.Background()
-	tables := []state.AnyTable{apps, launched, packages, builds, droplets, routes, caches}
+	tables := []state.AnyTable{apps, launched, packages, builds, droplets, routes, caches, logins}
 	tables = append(tables, catalog.Tables()...)
 	tables = append(tables, scheduler.Tables()...)
 	db, err := state.Open(ctx, state.Config{Journal: c.Journal, Now: p.now}, tables...)

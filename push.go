@@ -20,9 +20,15 @@ type PushRequest struct {
 	// "-", "_" and "."; its first route is Name.Config.Domain.
 	Name string
 	// Path is the app's folder, or its zip, jar or war file, on this machine; or
-	// Files is the app. Exactly one of them is given.
+	// Files is the app; or Image names a container image that is run as it is: "HOST/REPOSITORY:TAG". Exactly one
+	// of them is given.
 	Path  string
 	Files fs.FS
+	Image string
+	// ImageUsername and ImagePassword are for the registry of Image. They are kept for as long as that is where the
+	// app's image comes from, as Config.SecretKey says, and are in no log, status or error.
+	ImageUsername string
+	ImagePassword string
 	// Instances of the web process that are wanted; nil: as it was, or 1. Memory and Disk of
 	// each in bytes (a new app: 1 GiB), Command and Health are the web process's, too.
 	Instances *int
@@ -30,6 +36,9 @@ type PushRequest struct {
 	Disk      int64
 	Command   string
 	Health    *cell.Health
+	// Ports that the web process listens on, and User that it runs as, "" being whom the image names: see Process.
+	Ports []int
+	User  string
 	// Processes are settings of further processes, and of web if it is not set above.
 	Processes []ProcessRequest
 	// Env is set on top of what the app has.
@@ -69,6 +78,8 @@ type ProcessRequest struct {
 	Disk      int64
 	Command   string
 	Health    *cell.Health
+	Ports     []int
+	User      string
 	LogRate   *int64
 	Grace     time.Duration
 }
@@ -129,7 +140,7 @@ func (u *push) line(l logs.Line) {
 	u.tell(Progress{Step: u.cur, Time: l.Time, Line: &l})
 }
 
-// Push takes an app from its files to running instances behind a route, and returns when
+// Push takes an app from its files, or its image, to running instances behind a route, and returns when
 // every instance is healthy. It needs Run to be under way.
 //
 // If a step fails, the error names it; what an earlier push had running goes on. A failed
@@ -152,19 +163,23 @@ func (p *Platform) Push(ctx context.Context, req PushRequest) (*PushResult, erro
 	if u.tell == nil {
 		u.tell = func(Progress) {}
 	}
-	// Files that cannot be pushed leave no trace: they are read before anything is recorded.
-	files, err := u.scan(ctx)
-	if err != nil {
-		return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
+	steps := []func(context.Context) error{u.record, u.stageImage, u.run}
+	last := StepStage // before it is run
+	if req.Image == "" {
+		// Files that cannot be pushed leave no trace: they are read before anything is recorded.
+		files, err := u.scan(ctx)
+		if err != nil {
+			return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
+		}
+		defer files.Close()
+		upload := func(ctx context.Context) error { return u.upload(ctx, files) }
+		steps, last = []func(context.Context) error{u.record, upload, u.stage, u.run}, StepDroplet
 	}
-	defer files.Close()
-	upload := func(ctx context.Context) error { return u.upload(ctx, files) }
-	steps := []func(context.Context) error{u.record, upload, u.stage, u.run}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return &u.res, fmt.Errorf("push %s: %w", req.Name, givenUp(ctx, err))
 		}
-		if req.NoStart && u.cur == StepDroplet {
+		if req.NoStart && u.cur == last {
 			break
 		}
 	}
@@ -275,6 +290,10 @@ func (p *ProcessRequest) apply(to *Process) {
 	if p.Health != nil {
 		to.Health = *p.Health
 	}
+	if p.Ports != nil {
+		to.Ports = p.Ports
+	}
+	to.User = cmp.Or(p.User, to.User)
 	if p.LogRate != nil {
 		to.LogRate = *p.LogRate
 	}

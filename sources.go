@@ -13,7 +13,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 )
 
-// sourceOpener is a power of a BuildpackRunner whose plans name sources that only it knows.
+// sourceOpener is a power of a BuildpackRunner, or an ImageFetcher, whose works name sources that only it knows.
 type sourceOpener interface {
 	Open(ctx context.Context, s cell.Source) (io.ReadCloser, error)
 }
@@ -36,10 +36,12 @@ func (p *Platform) open(ctx context.Context, s cell.Source) (io.ReadCloser, erro
 	case "http", "https":
 		return fetch(ctx, string(s))
 	}
-	if o, ok := p.cfg.Buildpacks.(sourceOpener); ok {
-		r, err := o.Open(ctx, s)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return r, err
+	for _, part := range []any{p.cfg.Buildpacks, p.cfg.Images} {
+		if o, ok := part.(sourceOpener); ok {
+			r, err := o.Open(ctx, s)
+			if !errors.Is(err, fs.ErrNotExist) {
+				return r, err
+			}
 		}
 	}
 	return nil, fmt.Errorf("source %s is not known here: %w", s, fs.ErrNotExist)

@@ -52,7 +52,8 @@ func names[T any](all []T, name func(T) string) string {
 }
 
 // Stage makes a new droplet of an app's current package, which the app then has, and
-// leaves what runs as it is: Restart takes the new droplet.
+// leaves what runs as it is: Restart takes the new droplet. Of an app that is an image it asks anew what
+// the name stands for, and returns no droplet.
 func (p *Platform) Stage(ctx context.Context, app string, out func(logs.Line)) (Droplet, error) {
 	a, err := p.App(app)
 	if err != nil {
@@ -63,16 +64,21 @@ func (p *Platform) Stage(ctx context.Context, app string, out func(logs.Line)) (
 		return Droplet{}, fmt.Errorf("stage %s: %w", a.Name, err)
 	}
 	defer unlock()
-	pkg, ok := packages.Get(p.db.View(), a.Package)
-	if !ok {
-		return Droplet{}, fmt.Errorf("stage %s: the app has no package; push it first", a.Name)
-	}
-	_, d, _, err := p.stagePackage(ctx, a, pkg, func(l logs.Line) {
+	tell := func(l logs.Line) {
 		p.logs.Append(l)
 		if out != nil {
 			out(l)
 		}
-	})
+	}
+	pkg, ok := packages.Get(p.db.View(), a.Package)
+	if !ok && a.Image != nil {
+		_, _, err := p.fetchImage(ctx, a, a.Image.Name, nil, tell)
+		return Droplet{}, givenUp(ctx, err)
+	}
+	if !ok {
+		return Droplet{}, fmt.Errorf("stage %s: the app has no package; push it first", a.Name)
+	}
+	_, d, _, err := p.stagePackage(ctx, a, pkg, tell)
 	return d, givenUp(ctx, err)
 }
 
@@ -183,7 +189,8 @@ func (p *Platform) keepDroplet(ctx context.Context, a App, b *Build, req staging
 				return err
 			}
 		}
-		row.Droplet, row.Updated = d.ID, p.now()
+		row.Droplet, row.Image, row.Updated = d.ID, nil, p.now()
+		logins.Delete(tx, a.ID)
 		for _, pr := range d.Processes {
 			if row.Process(pr.Type).Memory == 0 {
 				row.set(newProcess(pr.Type))

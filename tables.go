@@ -33,9 +33,11 @@ type App struct {
 	// Owned are the ids of all that the scheduler may run for it. An id is here before the
 	// scheduler hears of it and until it has let go, so that nothing runs on that nobody owns.
 	Owned []lrp.ID `json:"owned,omitempty"`
-	// Package and Droplet are the current ones; "" before the first.
-	Package string    `json:"package,omitempty"`
-	Droplet string    `json:"droplet,omitempty"`
+	// Package and Droplet are the current ones; "" before the first, and where Image is what runs.
+	Package string `json:"package,omitempty"`
+	Droplet string `json:"droplet,omitempty"`
+	// Image is the container image that is run instead; nil: none.
+	Image   *Image    `json:"image,omitempty"`
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated"`
 }
@@ -55,6 +57,11 @@ type Process struct {
 	Disk   int64 `json:"disk"`   // bytes for each instance
 	// Command overrides the droplet's start command; "" leaves it.
 	Command string `json:"command,omitempty"`
+	// Ports that it listens on, in its container's numbers; the first is PORT and gets the requests. None: for web those that
+	// an image exposes, or 8080.
+	Ports []int `json:"ports,omitempty"`
+	// User is who it runs as in an image: "USER" or "USER:GROUP"; "": whom the image names. Droplets run as vcap.
+	User string `json:"user,omitempty"`
 	// Health says how its health is learned; zero: for web a TCP connection to its port within
 	// 60 seconds, for others that it runs.
 	Health cell.Health `json:"health"`
@@ -106,7 +113,7 @@ func (a *App) set(p Process) {
 
 // bare is the app without its settings: what it runs goes on.
 func (a App) bare() App {
-	b := App{ID: a.ID, Name: a.Name, Started: a.Started, Owned: a.Owned, Package: a.Package, Droplet: a.Droplet, Created: a.Created}
+	b := App{ID: a.ID, Name: a.Name, Started: a.Started, Owned: a.Owned, Package: a.Package, Droplet: a.Droplet, Image: a.Image, Created: a.Created}
 	for _, pr := range a.Processes {
 		p := newProcess(pr.Type)
 		if pr.LRP != "" {
@@ -164,8 +171,9 @@ const (
 type Build struct {
 	ID      string          `json:"id"`
 	App     string          `json:"app"`
-	Package string          `json:"package"`
+	Package string          `json:"package,omitempty"`
 	Droplet string          `json:"droplet,omitempty"`
+	Image   string          `json:"image,omitempty"` // what was asked for, and then what that was resolved to
 	State   BuildState      `json:"state"`
 	Error   string          `json:"error,omitempty"`
 	Reason  string          `json:"reason,omitempty"` // of the staging.Error

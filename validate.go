@@ -18,8 +18,12 @@ func (r *PushRequest) Validate() error {
 		return errors.New("push: the app has no name; set PushRequest.Name")
 	case !validName(r.Name):
 		return fmt.Errorf("push: app name %q: use letters, digits, \"-\", \"_\" and \".\", at most 63 of them", r.Name)
-	case (r.Files == nil) == (r.Path == ""):
-		return fmt.Errorf("push %s: set one of PushRequest.Path and PushRequest.Files, the app's files", r.Name)
+	case given(r.Files != nil, r.Path != "", r.Image != "") != 1:
+		return fmt.Errorf("push %s: set one of PushRequest.Path and PushRequest.Files, the app's files, and PushRequest.Image", r.Name)
+	case r.Image == "" && (r.ImageUsername != "" || r.ImagePassword != ""):
+		return fmt.Errorf("push %s: credentials of an image without PushRequest.Image", r.Name)
+	case r.Image != "" && len(r.Buildpacks) > 0:
+		return fmt.Errorf("push %s: an image is not built, so there is no use for buildpacks", r.Name)
 	}
 	if err := r.validatePlace(); err != nil {
 		return fmt.Errorf("push %s: %w", r.Name, err)
@@ -46,6 +50,16 @@ func (r *PushRequest) Validate() error {
 	return nil
 }
 
+// given counts what is there.
+func given(all ...bool) (n int) {
+	for _, b := range all {
+		if b {
+			n++
+		}
+	}
+	return n
+}
+
 // validatePlace looks at where and how it is to run.
 func (r *PushRequest) validatePlace() error {
 	if r.Isolation != "" && !slices.Contains(cell.Isolations(), r.Isolation) {
@@ -64,7 +78,8 @@ func (r *PushRequest) validatePlace() error {
 
 // processes are the settings of all processes, web first.
 func (r *PushRequest) processes() []ProcessRequest {
-	web := ProcessRequest{Type: Web, Instances: r.Instances, Memory: r.Memory, Disk: r.Disk, Command: r.Command, Health: r.Health, LogRate: r.LogRate, Grace: r.Grace}
+	web := ProcessRequest{Type: Web, Instances: r.Instances, Memory: r.Memory, Disk: r.Disk, Command: r.Command, Health: r.Health,
+		Ports: r.Ports, User: r.User, LogRate: r.LogRate, Grace: r.Grace}
 	return append([]ProcessRequest{web}, r.Processes...)
 }
 
@@ -81,12 +96,31 @@ func (p *ProcessRequest) validate() error {
 	case p.Grace < 0:
 		return fmt.Errorf("process %s: grace of %v: it cannot be negative; 0 is as it was, or %v", p.Type, p.Grace, lrp.DefaultGrace)
 	}
-	var ports []int
-	if p.Type == Web {
+	ports := p.Ports
+	if err := checkPorts(ports); err != nil {
+		return fmt.Errorf("process %s: %w", p.Type, err)
+	}
+	if p.Type == Web && len(ports) == 0 {
 		ports = webPorts
 	}
 	if err := cell.CheckHealth(p.Health, ports); err != nil {
 		return fmt.Errorf("process %s: %w", p.Type, err)
+	}
+	return nil
+}
+
+// checkPorts holds Cloud Foundry's bounds for ports that users choose.
+func checkPorts(ports []int) error {
+	if len(ports) > 10 {
+		return fmt.Errorf("%d ports: 10 are the most", len(ports))
+	}
+	for i, n := range ports {
+		switch {
+		case n < 1024 || n > 65535:
+			return fmt.Errorf("port %d: use 1024 to 65535", n)
+		case slices.Contains(ports[:i], n):
+			return fmt.Errorf("port %d is there twice", n)
+		}
 	}
 	return nil
 }

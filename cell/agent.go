@@ -33,6 +33,9 @@ type AgentConfig struct {
 	Open func(ctx context.Context, s Source) (io.ReadCloser, error)
 	// Save stores an output under Output.Key. Nil: works whose outputs have a Key fail.
 	Save func(ctx context.Context, key string, r io.Reader) (blob.Info, error)
+	// Login gives the credentials for the image of a work, where something of it has to be fetched; an empty user
+	// name: there are none. Nil: for none.
+	Login func(ctx context.Context, w Work) (username, password string, err error)
 	// Logger gets what concerns no single work; nil discards.
 	Logger *slog.Logger
 	// Now stamps lines and statuses; nil: time.Now.
@@ -335,6 +338,9 @@ func (a *Agent) refusal(w Work) string {
 		return fmt.Sprintf("isolation %q is wanted, %q is what this cell has", want, a.total.Isolation)
 	} else if want != "" && !slices.Contains(levels, want) {
 		return fmt.Sprintf("isolation %q is not known", want)
+	}
+	if w.Spec.Image != "" && !a.total.Images {
+		return "this cell runs no images"
 	}
 	if s := w.Spec.Stack; s != "" && w.Spec.Image == "" && len(a.total.Stacks) > 0 && !slices.Contains(a.total.Stacks, s) {
 		return fmt.Sprintf("found no compatible cell for required rootfs %q", s)

@@ -230,6 +230,9 @@ func (j *job) create(ctx context.Context) *fail {
 		return &fail{ReasonInternal, err.Error()}
 	}
 	c := Creation{ID: j.work.ID, Spec: j.work.Spec, Note: data}
+	if login := j.a.cfg.Login; login != nil && j.work.Spec.Image != "" {
+		c.Login = func(ctx context.Context) (string, string, error) { return login(ctx, j.work) }
+	}
 	inputs := j.work.Inputs
 	var fetched []*fetch
 	for _, in := range j.work.Layers {

@@ -80,6 +80,7 @@ func NewMemory(c MemoryConfig) *Memory {
 	if r.Isolation == "" {
 		r.Isolation = "memory"
 	}
+	r.Images = true // an image is but a name here
 	return &Memory{cfg: c, containers: map[string]*memContainer{}, layers: map[string]*memLayer{}}
 }
 

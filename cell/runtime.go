@@ -42,6 +42,9 @@ type Creation struct {
 	Layers []Layer
 	// Note is opaque to the Runtime, at most 256 KiB, and given back by Info.
 	Note []byte
+	// Login, if set, gives the credentials for the registry of Spec.Image; an empty user name: there are none. It is
+	// asked only if something has to be fetched, and nothing of it is kept.
+	Login func(ctx context.Context) (username, password string, err error)
 }
 
 // Layer is a lower, shared, read-only tree, such as a droplet. The container sees a
@@ -158,6 +161,8 @@ type Resources struct {
 	Survives bool `json:"survives,omitempty"`
 	// Stacks that are offered.
 	Stacks []string `json:"stacks,omitempty"`
+	// Images tells that works with a Spec.Image are run.
+	Images bool `json:"images,omitempty"`
 }
 
 // MaxNote is the size in bytes that every Runtime keeps as a Creation's Note.

@@ -33,7 +33,9 @@ type Work struct {
 
 // Spec is what a container must be.
 type Spec struct {
-	Stack  string `json:"stack,omitempty"` // "" is the cell's first
+	Stack string `json:"stack,omitempty"` // "" is the cell's first
+	// Image, if set, is the root filesystem in place of a stack: "host/repository@sha256:…". It is the container's own to
+	// write to.
 	Image  string `json:"image,omitempty"`
 	Memory int64  `json:"memory,omitempty"` // bytes; 0: no limit
 	Disk   int64  `json:"disk,omitempty"`   // bytes; 0: no limit
@@ -42,8 +44,10 @@ type Spec struct {
 	NoFile int    `json:"nofile,omitempty"`
 	// LogRate is how many bytes of output an instance may print in a second, and at once; what
 	// comes above is dropped for a second, which is said once. 0: no limit; negative: nothing is kept.
-	LogRate int64  `json:"logRate,omitempty"`
-	User    string `json:"user,omitempty"` // "" is the Runtime's default
+	LogRate int64 `json:"logRate,omitempty"`
+	// User is who processes run as; "": the Runtime's default. In an image it is "USER" or "USER:GROUP", by name or number, as
+	// the image knows them. Who is root there under another name is refused.
+	User string `json:"user,omitempty"`
 	// Ports to reach from outside, in the container's own numbers.
 	Ports []int `json:"ports,omitempty"`
 	// Tags are the placement tags of the cells that will do: a cell must have them all, and

@@ -9,7 +9,8 @@
 //     whoever asked for it (see [OpenOutput], [InitState], [SignalInit]);
 //   - keeper is PID 1 of a container in which processes come and go, and starts their inits (see [Keeper]);
 //   - builder turns an app's source into a droplet with buildpacks;
-//   - launcher runs a droplet's start command, and shell an interactive shell beside it.
+//   - launcher runs a droplet's start command, and shell an interactive shell beside it;
+//   - entrypoint runs what a container image is made to run, or a command in its place.
 //
 // Other packages add roles by calling [Run] from an init function. docs/lifecycle.md tells
 // authors of host programs what that asks of their own init functions.

@@ -24,6 +24,7 @@ func init() {
 	Run("builder", runBuilder)
 	Run("launcher", runLauncher)
 	Run("shell", runShell)
+	Run("entrypoint", runEntrypoint)
 }
 
 // Run makes this process a role, if it was started as one: if its executable file is named

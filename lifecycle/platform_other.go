@@ -21,6 +21,7 @@ func unsupported(role string) int {
 func runInit(_ []string, ready func(error)) int { ready(errors.ErrUnsupported); return 1 }
 func runBuilder([]string) int                   { return unsupported("builder") }
 func runLauncher([]string) int                  { return unsupported("launcher") }
+func runEntrypoint([]string) int                { return unsupported("entrypoint") }
 func runShell([]string) int                     { return unsupported("shell") }
 
 func processStart(int) (uint64, bool) { return 0, false }

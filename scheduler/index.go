@@ -153,6 +153,11 @@ func classKey(c *CellView) string {
 	number(c.Total.Disk)
 	number(int64(c.Total.Containers))
 	part(c.Total.Isolation)
+	if c.Total.Images {
+		part("images")
+	} else {
+		part("")
+	}
 	for _, list := range [][]string{c.Total.Stacks, c.Tags, c.OptionalTags} {
 		for _, s := range list {
 			part(s)

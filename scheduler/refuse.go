@@ -141,6 +141,8 @@ func refusal(w Want, c *CellView) (rule int, text string, refused bool) {
 		return ruleAnswers, "does not answer", true
 	case c.Draining:
 		return ruleAnswers, "is draining", true
+	case w.Spec.Image != "" && !c.Total.Images:
+		return ruleStack, "runs no images", true
 	case !hasStack(w.Spec, c):
 		return ruleStack, fmt.Sprintf("has no stack %q", w.Spec.Stack), true
 	case !tagged(w.Spec.Tags, c):

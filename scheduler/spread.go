@@ -91,9 +91,12 @@ func admits(s cell.Spec, c *CellView) bool {
 	return isolates(s.Isolation, c.Total.Isolation) && hasStack(s, c) && tagged(s.Tags, c)
 }
 
-// hasStack also serves "", which is any cell's first, and images, which bring their own.
+// hasStack also serves "", which is any cell's first, and images, which bring their own, where the cell runs any.
 func hasStack(s cell.Spec, c *CellView) bool {
-	return s.Image != "" || s.Stack == "" || slices.Contains(c.Total.Stacks, s.Stack)
+	if s.Image != "" {
+		return c.Total.Images
+	}
+	return s.Stack == "" || slices.Contains(c.Total.Stacks, s.Stack)
 }
 
 // tagged: a cell's required tags are all wanted, and it has all that are wanted.

@@ -215,7 +215,7 @@ func (v *View) reachable(c *CellView, yes bool) {
 }
 
 func sameTotal(a, b cell.Resources) bool {
-	return a.Memory == b.Memory && a.Disk == b.Disk && a.Containers == b.Containers && a.Isolation == b.Isolation && slices.Equal(a.Stacks, b.Stacks)
+	return a.Memory == b.Memory && a.Disk == b.Disk && a.Containers == b.Containers && a.Isolation == b.Isolation && a.Images == b.Images && slices.Equal(a.Stacks, b.Stacks)
 }
 
 // load is what a work takes of a cell.

@@ -245,3 +245,14 @@ func (s *session) fetch(ctx context.Context) (staging.Image, error) {
 	i.Ref = s.name + "@" + i.Digest
 	return i, nil
 }
+
+// Login gives the user name and password that the Config knows for a registry, for those who fetch an image's layers; "":
+// none. A login that is a token and no password cannot be given so.
+func (f *Fetcher) Login(ctx context.Context, registry string) (username, password string, err error) {
+	l := &login{s: &session{f: f}, p: place{host: registry}}
+	a, err := l.credentials(ctx)
+	if err != nil {
+		return "", "", fmt.Errorf("the credentials for %s could not be had: %w", registry, err)
+	}
+	return a.Username, a.Password, nil
+}
