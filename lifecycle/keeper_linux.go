@@ -154,7 +154,7 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 	err = k.send(ctx, name, w)
 	_ = w.Close()
 	if err == nil {
-		err = awaitHandshake(r, "init")
+		err = awaitHandshake(r, "init", handshakeTimeout)
 	}
 	if err == nil {
 		err = k.Adopt(state)
@@ -188,7 +188,7 @@ func (k Keeper) send(ctx context.Context, name string, w *os.File) error {
 		switch _, alive := processStart(k.PID); {
 		case !alive:
 			return fmt.Errorf("it has ended: %w", err)
-		case !errors.Is(err, fs.ErrNotExist), time.Since(begun) > 4*handshakeTimeout:
+		case !errors.Is(err, fs.ErrNotExist), time.Since(begun) > handshakeTimeout:
 			return err
 		}
 		if !pause(ctx, wait) {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,9 @@ import (
 )
 
 const (
-	handshakeTimeout = 5 * time.Second
+	// handshakeTimeout is long: what the host program does wrong was found by the check, and a machine may have
+	// many starts and little processor time.
+	handshakeTimeout = 20 * time.Second
 	checkTimeout     = time.Second
 )
 
@@ -34,6 +37,8 @@ type Config struct {
 // be called by any number of goroutines.
 type Program struct {
 	Path string // absolute
+
+	patience time.Duration // with a handshake; 0: handshakeTimeout
 }
 
 // Prepare copies the program into c.Dir and tries it once. A file there that is the
@@ -234,7 +239,7 @@ func (p *Program) Start(cmd *exec.Cmd) error {
 	if err != nil {
 		return fmt.Errorf("start role %s: %w", role, err)
 	}
-	if err := awaitHandshake(r, role); err != nil {
+	if err := awaitHandshake(r, role, cmp.Or(p.patience, handshakeTimeout)); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		return fmt.Errorf("start role %s of %s: %w", role, p.Path, err)
@@ -242,8 +247,8 @@ func (p *Program) Start(cmd *exec.Cmd) error {
 	return nil
 }
 
-func awaitHandshake(r *os.File, role string) error {
-	_ = r.SetReadDeadline(time.Now().Add(handshakeTimeout))
+func awaitHandshake(r *os.File, role string, patience time.Duration) error {
+	_ = r.SetReadDeadline(time.Now().Add(patience))
 	b, err := io.ReadAll(io.LimitReader(r, 4096))
 	line, found := strings.CutPrefix(strings.TrimSuffix(string(b), "\n"), handshakePrefix+role)
 	switch {
@@ -253,7 +258,7 @@ func awaitHandshake(r *os.File, role string) error {
 		return errors.New(strings.TrimSpace(line))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("it did not say within %v that it runs, and was killed: the host program's own start-up ran "+
-			"instead, or the host does not import the package that offers the role", handshakeTimeout)
+			"instead, the host does not import the package that offers the role, or this machine has no processor time to spare", patience)
 	case err != nil:
 		return err
 	default:

@@ -150,11 +150,12 @@ func TestStartUnknownRole(t *testing.T) {
 func TestStartKillsWhatDoesNotSpeak(t *testing.T) {
 	t.Parallel()
 	p := &lifecycle.Program{Path: build(t, "./testdata/hosts/late")}
+	p.SetPatience(300 * time.Millisecond)
 	cmd := p.Command(context.Background(), "init")
 	begin := time.Now()
 	err := p.Start(cmd)
-	assert.ErrorContains(t, err, "it did not say within 5s that it runs, and was killed")
-	assert.GreaterOrEqual(t, time.Since(begin), 5*time.Second)
+	assert.ErrorContains(t, err, "it did not say within 300ms that it runs, and was killed")
+	assert.GreaterOrEqual(t, time.Since(begin), 300*time.Millisecond)
 	assert.NotNil(t, cmd.ProcessState)
 }
 
