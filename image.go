@@ -33,6 +33,11 @@ func (p *Platform) PushImage(ctx context.Context, image string, req PushRequest)
 	return p.Push(ctx, req)
 }
 
+// tasked is a power of an ImageFetcher that runs tasks.
+type tasked interface {
+	UseTasks(t staging.TaskRunner)
+}
+
 // stageImage learns what the image of a push needs.
 func (u *push) stageImage(ctx context.Context) error {
 	u.begin(StepStage)

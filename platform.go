@@ -204,6 +204,9 @@ func (p *Platform) compose() error {
 		}
 		p.tasks = t
 	}
+	if i, ok := p.cfg.Images.(tasked); ok {
+		i.UseTasks(p.tasks)
+	}
 	st, err := staging.New(staging.Config{Runner: p.cfg.Buildpacks, Tasks: p.tasks, Timeout: p.cfg.StagingTimeout, Logger: p.log, Now: p.now})
 	if err != nil {
 		return err
