@@ -63,31 +63,6 @@ func (a *asking) Fetch(ctx context.Context, r staging.ImageRequest) (staging.Ima
 	return a.Memory.Fetch(ctx, r)
 }
 
-// startImages is start for a platform that knows images.
-func (w *world) startImages(c dewpoint.Config) (*dewpoint.Platform, func()) {
-	w.t.Helper()
-	c.Blobs, c.Journal = w.blobs, w.journal
-	if c.Runtime == nil {
-		c.Runtime = w.runtime
-	}
-	p, err := dewpoint.New(c)
-	require.NoError(w.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	done := false
-	stop := func() {
-		if !done {
-			done = true
-			cancel()
-			assert.NoError(w.t, <-ended)
-		}
-	}
-	w.t.Cleanup(stop)
-	<-p.Ready()
-	return p, stop
-}
-
 const cart = "reg.example:5000/shop/cart:v1"
 
 func shop() *asking {
@@ -116,7 +91,7 @@ func TestPushAnImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	images := shop()
-	p, stop := w.startImages(dewpoint.Config{Images: images})
+	p, stop := w.startWith(dewpoint.Config{Images: images})
 	var steps []dewpoint.Step
 	req := dewpoint.PushRequest{Name: "cart", Env: []string{"B=mine"}, Health: &cell.Health{Type: "process"}, Progress: func(e dewpoint.Progress) {
 		if e.Done {
@@ -148,7 +123,7 @@ func TestPushAnImage(t *testing.T) {
 	assert.EqualValues(t, 1, images.n.Load())
 	assert.Equal(t, "-x", told(t, p, "cart.localhost")["args"].([]any)[2])
 	stop()
-	p, _ = w.startImages(dewpoint.Config{Images: images})
+	p, _ = w.startWith(dewpoint.Config{Images: images})
 	require.NoError(t, p.Start(t.Context(), "cart"))
 	assert.EqualValues(t, 1, images.n.Load(), "nor when the platform is started again")
 	assert.Equal(t, i.Digest, status(t, p, "cart").App.Image.Digest)
@@ -185,7 +160,7 @@ func (w *world) spec(lrp string) cell.Spec {
 func TestWhatAPushSaysStandsBeforeWhatTheImageSays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.startImages(dewpoint.Config{Images: shop()})
+	p, _ := w.startWith(dewpoint.Config{Images: shop()})
 	one := 1
 	_, err := p.Push(t.Context(), dewpoint.PushRequest{Name: "app", Image: cart, Command: "run $A", User: "2000:3000", Ports: []int{7070},
 		Processes: []dewpoint.ProcessRequest{{Type: "worker", Command: "work", Instances: &one}}})
@@ -214,7 +189,7 @@ func TestSourceAndImageTakeTurns(t *testing.T) {
 	_, body := get(p, "app.localhost", "/")
 	assert.Equal(t, "files", body, "what ran goes on")
 	stop()
-	p, stop = w.startImages(dewpoint.Config{Images: shop()})
+	p, stop = w.startWith(dewpoint.Config{Images: shop()})
 	_, err = p.Push(t.Context(), dewpoint.PushRequest{Name: "app", Image: "plain"})
 	require.NoError(t, err)
 	assert.Equal(t, []any{"", "run"}, told(t, p, "app.localhost")["args"])
@@ -232,7 +207,7 @@ func TestSourceAndImageTakeTurns(t *testing.T) {
 func TestImagesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, stop := w.startImages(dewpoint.Config{Images: shop()})
+	p, stop := w.startWith(dewpoint.Config{Images: shop()})
 	push := func(r dewpoint.PushRequest) error {
 		r.Name = "app"
 		_, err := p.Push(t.Context(), r)
@@ -267,7 +242,7 @@ func TestImagesThatAreRefused(t *testing.T) {
 func TestACellThatRunsNoImages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.startImages(dewpoint.Config{Images: shop(), Runtime: noImages{w.runtime}})
+	p, _ := w.startWith(dewpoint.Config{Images: shop(), Runtime: noImages{w.runtime}})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
@@ -297,7 +272,7 @@ func (n noImages) Capacity(ctx context.Context) (cell.Resources, error) {
 func TestRootIsAllowedWhereTheOperatorSaysSo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.startImages(dewpoint.Config{Images: shop(), RootImages: true})
+	p, _ := w.startWith(dewpoint.Config{Images: shop(), RootImages: true})
 	_, err := p.Push(t.Context(), dewpoint.PushRequest{Name: "app", Image: "rooted"})
 	require.NoError(t, err)
 	assert.Equal(t, "root", w.spec(string(status(t, p, "app").Web().LRP)).User)
@@ -325,7 +300,7 @@ func TestCredentialsAreGivenToTheCellAndShownToNobody(t *testing.T) {
 		images := shop()
 		c := dewpoint.Config{Images: images, SecretKey: key, Runtime: watching{w.runtime, &atomic.Value{}}}
 		got := c.Runtime.(watching).got
-		p, stop := w.startImages(c)
+		p, stop := w.startWith(c)
 		var lines []string
 		_, err := p.Push(t.Context(), dewpoint.PushRequest{Name: "app", Image: "reg.example/private:1", ImageUsername: "me", ImagePassword: imageSecret,
 			Progress: func(e dewpoint.Progress) {
@@ -356,7 +331,7 @@ func TestCredentialsAreGivenToTheCellAndShownToNobody(t *testing.T) {
 		assert.Contains(t, shown, "reg.example/private")
 		stop()
 
-		p, stop = w.startImages(c)
+		p, stop = w.startWith(c)
 		require.NoError(t, p.Restart(t.Context(), "app"))
 		want := "  <nil>"
 		if key != nil {
@@ -366,11 +341,11 @@ func TestCredentialsAreGivenToTheCellAndShownToNobody(t *testing.T) {
 		stop()
 		if key != nil {
 			c.SecretKey = []byte(strings.Repeat("x", 32))
-			p, _ = w.startImages(c)
+			p, _ = w.startWith(c)
 			require.NoError(t, p.Restart(t.Context(), "app"))
 			assert.Equal(t, "  <nil>", got.Load(), "with another key it is of no use")
 		} else {
-			p, _ = w.startImages(c)
+			p, _ = w.startWith(c)
 		}
 		images.Put(staging.Image{Ref: "else.example/x", Cmd: []string{"run"}, User: "1"}, "", "")
 		_, err = p.Push(t.Context(), dewpoint.PushRequest{Name: "app", Image: "else.example/x"})

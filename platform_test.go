@@ -41,7 +41,17 @@ func (w *world) start() (p *dewpoint.Platform, stop func()) {
 	w.t.Helper()
 	packs, err := buildpack.New(buildpack.Config{Catalogue: &buildpack.Catalogue{}, Local: true, Dir: w.t.TempDir()})
 	require.NoError(w.t, err)
-	p, err = dewpoint.New(dewpoint.Config{Blobs: w.blobs, Journal: w.journal, Runtime: w.runtime, Buildpacks: packs})
+	return w.startWith(dewpoint.Config{Buildpacks: packs})
+}
+
+// startWith is start with what is not the world's.
+func (w *world) startWith(c dewpoint.Config) (p *dewpoint.Platform, stop func()) {
+	w.t.Helper()
+	c.Blobs, c.Journal = w.blobs, w.journal
+	if c.Runtime == nil {
+		c.Runtime = w.runtime
+	}
+	p, err := dewpoint.New(c)
 	require.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
