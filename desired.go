@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lrp"
@@ -41,11 +42,11 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	if command == "" {
 		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
 	}
-	h := pr.Health
 	ports := pr.Ports
 	if pr.Type == Web && len(ports) == 0 {
 		ports = webPorts
 	}
+	h := pr.health(ports)
 	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)
 	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")
 	run := func(id, command string) cell.Process {
@@ -71,6 +72,19 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 		Health:   &h,
 		Log:      cell.LogTag{App: a.ID, Source: "APP/PROC/" + strings.ToUpper(pr.Type)},
 	}}, nil
+}
+
+// steady is how long a process must have run that nothing else is known of: else one that dies at once has taken the place of
+// one that did not.
+const steady = time.Second
+
+// health is how the health of a process with such ports is learned.
+func (pr *Process) health(ports []int) cell.Health {
+	h := pr.Health
+	if h.Steady == 0 && (h.Type == "process" || len(ports) == 0) {
+		h.Steady = steady
+	}
+	return h
 }
 
 // cpuWeight is Cloud Foundry's: a share of 100 that follows memory between 128 MB and 8 GB

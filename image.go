@@ -171,7 +171,7 @@ func (p *Platform) desiredImage(a App, pr Process) (lrp.Desired, error) {
 			ports = webPorts
 		}
 	}
-	h := pr.Health
+	h := pr.health(ports)
 	env := slices.Concat(i.Env, []string{"VCAP_APP_HOST=0.0.0.0"}, a.Env)
 	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")
 	return lrp.Desired{ID: pr.LRP, Instances: pr.Instances, Annotation: a.ID, Work: cell.Work{

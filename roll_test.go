@@ -368,3 +368,33 @@ func TestTheOldVersionIsGoneWhenAPushReturns(t *testing.T) {
 		}
 	}
 }
+
+// A process of which nothing is known but that it runs takes nobody's place before it has run for a moment.
+func TestAWorkerThatDiesAtOnceTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	p, _ := newWorld(t).start()
+	two := 2
+	req := request("app", site("x"))
+	req.Instances, req.Health, req.Command = &two, &cell.Health{Type: "process"}, "work"
+	res, err := p.Push(t.Context(), req)
+	require.NoError(t, err)
+	old := res.Processes[0].LRP
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan int)
+	go func() {
+		n := 0
+		for e, err := range p.Watch(ctx, 0) {
+			if err == nil && e.Gone && e.Instance.LRP == old {
+				n++
+			}
+		}
+		gone <- n
+	}()
+	req.Command = "fall"
+	_, err = p.Push(t.Context(), req)
+	var unhealthy *dewpoint.UnhealthyError
+	require.ErrorAs(t, err, &unhealthy)
+	cancel()
+	assert.Zero(t, <-gone, "none of the old ones had to go")
+	assert.Equal(t, 2, status(t, p, "app").Web().Running())
+}

@@ -125,6 +125,9 @@ func (m *monitor) startup() (time.Duration, bool) {
 		return 0, false
 	}
 	if u == nil {
+		if left := m.h.Steady - time.Since(m.begun); left > 0 && !j.old { // one that was adopted has run before
+			return left, true
+		}
 		m.healthy = true
 		m.begins()
 		return m.spread(m.h.Interval), m.h.Type != "process"

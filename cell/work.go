@@ -112,6 +112,9 @@ type Health struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	// StartTimeout: not healthy by then is a crash. 0: 60 s; negative: no end.
 	StartTimeout time.Duration `json:"startTimeout,omitempty"`
+	// Steady is how long the instance must have run to be healthy, whatever its probe says: one that ends sooner was
+	// never healthy. It counts within StartTimeout. 0 or less: no time.
+	Steady time.Duration `json:"steady,omitempty"`
 	// Interval between probes once healthy; a failure is a crash. 0: 30 s. The first comes a part
 	// of it earlier. Before that it is StartInterval (0: 2 s, with quicker first tries).
 	Interval      time.Duration `json:"interval,omitempty"`

@@ -29,6 +29,7 @@ var healthCases = []struct {
 	{"Readiness", testReadiness},
 	{"HealthThatCannotBe", testBadHealth},
 	{"InstanceThatExits", testCrash},
+	{"HealthySteadily", testSteady},
 	{"RequestsInFlightAreFinished", testFinish},
 	{"SidecarsAreCodependent", testSidecars},
 	{"SidecarHasItsOwnEnvironment", testSidecarEnvironment},
@@ -278,6 +279,25 @@ func testCrash(t *testing.T, c Cell) {
 	s = ended(t, c, c.instance("w3", cell.Health{StartTimeout: -1}, "exit=17"))
 	if s.Failure != "APP/PROC/WEB: Exited with status 17" || s.Reason != cell.ReasonExit {
 		t.Errorf("status is %+v", s)
+	}
+}
+
+// An instance that ends before it has run for long enough was never healthy, and one that goes on is so after that time.
+func testSteady(t *testing.T, c Cell) {
+	h := cell.Health{Type: "process", Steady: time.Hour, StartTimeout: -1}
+	must(t, c.Start(t.Context(), c.instance("w1", h, "out=up", "exit=3")))
+	until(t, c, "w1", "done", func(e cell.Event) bool {
+		if e.Status.Phase == cell.PhaseRunning {
+			t.Error("it was healthy before it was steady")
+		}
+		return e.Status.Phase == cell.PhaseDone
+	})
+	h.Steady = 200 * time.Millisecond
+	begun := time.Now()
+	must(t, c.Start(t.Context(), c.instance("w2", h, "wait")))
+	until(t, c, "w2", "running", phase(cell.PhaseRunning))
+	if time.Since(begun) < h.Steady {
+		t.Error("it was healthy before it was steady")
 	}
 }
 

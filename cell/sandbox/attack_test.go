@@ -54,6 +54,13 @@ func TestAttackFilesOfTheMachine(t *testing.T) {
 		[2]string{"list=/run", "dewpoint"},
 		[2]string{"read=/dev/mem", "ENOENT"},
 		[2]string{"read=/dev/kmsg", "ENOENT"},
+		[2]string{"read=/proc/kcore", "EACCES|EPERM|ENOENT"},
+		[2]string{"read=/proc/kmsg", "EACCES|EPERM|ENOENT"},
+		[2]string{"read=/proc/kpageflags", "EACCES|EPERM|ENOENT"},
+		[2]string{"read=/proc/timer_list", "EACCES|EPERM|ENOENT"},
+		[2]string{"read=/proc/vmallocinfo", "EACCES|EPERM|ENOENT"},
+		[2]string{"read=/proc/slabinfo", "EACCES|EPERM|ENOENT"},
+		[2]string{"append=/proc/sysrq-trigger", "EROFS|EACCES|ENOENT"},
 		[2]string{"files", "none"},
 		[2]string{"writable", "/dev/full /dev/null /dev/pts /dev/random /dev/shm /dev/tty /dev/urandom /dev/zero /home /proc /tmp"},
 	)
