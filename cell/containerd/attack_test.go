@@ -92,6 +92,19 @@ func TestAttackTheStack(t *testing.T) {
 	)
 }
 
+func TestABareStack(t *testing.T) {
+	t.Parallel()
+	need(t)
+	attacktest.Bare(t, func(stack string) cell.Container {
+		dir := t.TempDir()
+		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, HostNetwork: true,
+			Stacks: []containerd.Stack{{Name: "bare", Dir: stack}}})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
+		return create(t, r, cell.Spec{})
+	})
+}
+
 func TestAttackOtherProcesses(t *testing.T) {
 	t.Parallel()
 	r := openClean(t, t.TempDir())

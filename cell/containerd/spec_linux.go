@@ -155,6 +155,9 @@ func (k *kind) makeBase(base string, st stack.Stack) error {
 	links := map[string]string{keeperPath: lifecycle.ProgramName}
 	maps.Copy(links, st.Links)
 	for name, target := range links {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(base, name)), 0o755); err != nil {
+			return err
+		}
 		if err := os.Symlink(target, filepath.Join(base, name)); err != nil && !os.IsExist(err) {
 			return err
 		}
@@ -175,9 +178,8 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		cgroup, // programs size their heaps by it
 	}
 	bind := func(b jail.Bind) {
-		if b.Optional { // a place for it can be made nowhere but at the top
-			_, err := os.Stat(b.From)
-			if _, e := os.Stat(filepath.Join(st.Dir, b.To)); err != nil || e != nil {
+		if b.Optional {
+			if _, err := os.Stat(b.From); err != nil || !st.Room(b.To) {
 				return
 			}
 		}
@@ -201,12 +203,10 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		}
 	}
 	for _, name := range []string{"passwd", "group"} {
-		if _, err := os.Stat(filepath.Join(st.Dir, "etc", name)); err == nil {
-			bind(jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name})
-		}
+		bind(jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name, Optional: true})
 	}
-	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); k.network != nil && err == nil && info.Mode().IsRegular() {
-		bind(jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile})
+	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); k.network != nil && (err != nil || info.Mode().IsRegular()) {
+		bind(jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile, Optional: true})
 	}
 	bind(jail.Bind{From: k.prog.Path, To: programPath})
 	if st.Dir != "/" {

@@ -93,6 +93,20 @@ func TestAttackTheStack(t *testing.T) {
 	)
 }
 
+func TestABareStack(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	attacktest.Bare(t, func(stack string) cell.Container {
+		dir := t.TempDir()
+		r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Stacks: []sandbox.Stack{{Name: "bare", Dir: stack}}})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
+		c, err := r.Create(t.Context(), cell.Creation{ID: "x"})
+		require.NoError(t, err)
+		return c
+	})
+}
+
 func TestAttackOtherProcesses(t *testing.T) {
 	t.Parallel()
 	c, _ := contained(t, cell.Spec{})

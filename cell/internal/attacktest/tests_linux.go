@@ -30,6 +30,35 @@ func Writable(t *testing.T) (dir string) {
 	return dir
 }
 
+// Bare holds that a stack without accounts and names has them from its cell. Open returns a container of that stack.
+func Bare(t *testing.T, open func(stack string) cell.Container) {
+	t.Helper()
+	hosts, err := os.ReadFile("/etc/hosts")
+	must(t, err)
+	for _, etc := range []bool{false, true} {
+		stack, want := t.TempDir(), "ENOENT"
+		must(t, os.Mkdir(filepath.Join(stack, "data"), 0o755))
+		if etc {
+			want = "mine"
+			must(t, os.Mkdir(filepath.Join(stack, "etc"), 0o755))
+			must(t, os.WriteFile(filepath.Join(stack, "etc", "issue"), []byte("mine"), 0o644))
+			must(t, os.Symlink("issue", filepath.Join(stack, "etc", "link")))
+		}
+		must(t, os.Chmod(stack, 0o755))
+		c := open(stack)
+		Refused(t, c,
+			[2]string{"read=/etc/passwd", "vcap:x:2000:2000:vcap:/home/vcap:/bin/bash"},
+			[2]string{"read=/etc/group", "vcap:x:2000:"},
+			[2]string{"read=/etc/hosts", strings.ReplaceAll(strings.TrimSpace(string(hosts)), "\n", " ")},
+			[2]string{"read=/etc/issue", want},
+			[2]string{"read=/etc/link", want},
+			[2]string{"write=/etc/x", "EROFS|EACCES"},
+			[2]string{"append=/etc/passwd", "EROFS|EACCES"},
+		)
+		must(t, c.Destroy(t.Context()))
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -60,6 +60,10 @@ func Open(name, dir string) (Stack, error) {
 			if st.Links["/"+name], err = os.Readlink(from); err != nil {
 				return st, err
 			}
+		case info.IsDir() && name == "etc" && bare(from):
+			if err := st.parts(from, "/etc"); err != nil {
+				return st, err
+			}
 		case info.IsDir():
 			st.Binds = append(st.Binds, jail.Bind{From: from, To: "/" + name})
 		default:
@@ -68,6 +72,37 @@ func Open(name, dir string) (Stack, error) {
 		st.Tops = append(st.Tops, name)
 	}
 	return st, st.resolver()
+}
+
+// added are the files of /etc that a container has from its cell.
+var added = []string{"passwd", "group", "hosts", "resolv.conf"}
+
+// bare tells whether there is no place for one of those.
+func bare(etc string) bool {
+	return slices.ContainsFunc(added, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(etc, name))
+		return errors.Is(err, os.ErrNotExist)
+	})
+}
+
+// parts has a folder shown part by part, so that others have a place beside them.
+func (s *Stack) parts(from, to string) error {
+	all, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		part, name := filepath.Join(from, e.Name()), to+"/"+e.Name()
+		switch {
+		case e.Type()&os.ModeSymlink != 0:
+			if s.Links[name], err = os.Readlink(part); err != nil {
+				return err
+			}
+		case e.IsDir(), e.Type().IsRegular():
+			s.Binds = append(s.Binds, jail.Bind{From: part, To: name})
+		}
+	}
+	return nil
 }
 
 // machines are the architectures of programs, by Go's names.
@@ -123,6 +158,15 @@ func (s *Stack) resolver() error {
 		s.Files[target] = string(b)
 	}
 	return nil
+}
+
+// Room tells whether something can be mounted at a name below a top: it is there, or its folder is not the stack's own.
+func (s *Stack) Room(name string) bool {
+	if _, err := os.Stat(filepath.Join(s.Dir, name)); err == nil {
+		return true
+	}
+	top := "/" + strings.Split(name, "/")[1]
+	return s.Links[top] == "" && !slices.ContainsFunc(s.Binds, func(b jail.Bind) bool { return b.To == top })
 }
 
 // Has tells whether it holds a part of that name.
