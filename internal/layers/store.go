@@ -1,0 +1,169 @@
+package layers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Store keeps root filesystems in a directory, each under the chain id of its layers (OCI image
+// specification, config.md), so that images of the same layers share one. One program uses a
+// directory at a time; the methods may be called from many goroutines.
+type Store struct {
+	dir   string
+	limit Limits
+
+	mu   sync.Mutex
+	busy map[string]chan struct{} // being made; closed when that has ended
+	refs map[string]int
+}
+
+// Open opens a store, makes its directory if need be, and removes what a killed program left half made.
+func Open(dir string, l Limits) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "tmp-*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range left {
+		if err := os.RemoveAll(p); err != nil {
+			return nil, err
+		}
+	}
+	return &Store{dir: dir, limit: l, busy: map[string]chan struct{}{}, refs: map[string]int{}}, nil
+}
+
+// ChainID names what layers make together. It is pure.
+func ChainID(all []Layer) string {
+	id := ""
+	for i, l := range all {
+		if i == 0 {
+			id = l.DiffID
+			continue
+		}
+		sum := sha256.Sum256([]byte(id + " " + l.DiffID))
+		id = "sha256:" + hex.EncodeToString(sum[:])
+	}
+	return id
+}
+
+// Get returns the directory of a root filesystem, and unpacks it if it is not there: once, however many ask
+// for it. It is whole or absent. It stays until release was called, which may be more than once.
+func (s *Store) Get(ctx context.Context, all []Layer) (dir string, release func(), err error) {
+	id, ok := strings.CutPrefix(ChainID(all), "sha256:")
+	if raw, err := hex.DecodeString(id); !ok || err != nil || len(raw) != sha256.Size {
+		return "", nil, fmt.Errorf("unpack image: its layers have no usable ids: %q", id)
+	}
+	for {
+		s.mu.Lock()
+		wait := s.busy[id]
+		if wait == nil {
+			break
+		}
+		s.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return "", nil, ctx.Err()
+		}
+	}
+	done := make(chan struct{})
+	s.busy[id] = done
+	s.mu.Unlock()
+
+	dir = filepath.Join(s.dir, id)
+	err = s.make(ctx, dir, all)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+	close(done)
+	if err != nil {
+		return "", nil, fmt.Errorf("unpack image: %w", err)
+	}
+	s.refs[id]++
+	return dir, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.refs[id]--; s.refs[id] == 0 {
+			delete(s.refs, id)
+			now := time.Now()
+			_ = os.Chtimes(dir, now, now) // Collect counts from here
+		}
+	}), nil
+}
+
+// make unpacks into a directory of another name, and renames that.
+func (s *Store) make(ctx context.Context, dir string, all []Layer) error {
+	if _, err := os.Lstat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tmp, err := os.MkdirTemp(s.dir, "tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // nothing is there if all went well
+	root, err := os.OpenRoot(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = Apply(ctx, root, all, s.limit)
+	if err = errors.Join(err, root.Chmod(".", 0o755), root.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+// Collect removes the root filesystems that nobody holds and nobody has held since then.
+func (s *Store) Collect(then time.Time) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "tmp-") {
+			continue
+		}
+		all = append(all, s.collect(e, then))
+	}
+	return errors.Join(all...)
+}
+
+func (s *Store) collect(e fs.DirEntry, then time.Time) error {
+	id := e.Name()
+	fi, err := e.Info()
+	if err != nil || fi.ModTime().After(then) {
+		return nil //nolint:nilerr // it went meanwhile
+	}
+	s.mu.Lock()
+	if s.refs[id] > 0 || s.busy[id] != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	s.busy[id] = done // who wants it waits, and makes it anew
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.busy, id)
+		close(done)
+	}()
+	// Under another name first: a half of it must not be taken for the whole.
+	gone, err := os.MkdirTemp(s.dir, "tmp-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(filepath.Join(s.dir, id), filepath.Join(gone, id)), os.RemoveAll(gone))
+}
