@@ -1,6 +1,7 @@
-// Command cistage turns a folder into a droplet, here and now: no server, no containers.
+// Command cistage turns a folder into a droplet, or an OCI image, here and now: no server, no containers.
 //
 //	go run ./examples/cistage -o droplet.tgz examples/apps/hello-go
+//	go run ./examples/cistage -image registry.example.com/hello:1 -rootfs registry.example.com/stack:1 examples/apps/hello-go
 //
 // It shows what a CI program imports: package staging and its drivers, and not the platform.
 package main
@@ -20,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dewpoint-go/dewpoint/droplet/oci"
 	"github.com/dewpoint-go/dewpoint/logs"
 	"github.com/dewpoint-go/dewpoint/staging"
 )
@@ -51,11 +53,13 @@ func (o output) Write(p []byte) (int, error) {
 }
 
 const usage = `Usage: cistage [flags] -o DROPLET DIR
+       cistage [flags] -image IMAGE -rootfs STACK DIR
 
-Stages the app in DIR with Cloud Foundry's v2 buildpacks and writes its droplet, a tar.gz.
+Stages the app in DIR with Cloud Foundry's v2 buildpacks and writes its droplet, a tar.gz, or an
+OCI image of it.
 
 Exit status:
-   0  the droplet was written
+   0  the droplet was written, and the image
    1  anything that has no number of its own
    2  wrong flags
    3  DIR cannot be staged: it is missing, empty, or has files that cannot be pushed
@@ -77,6 +81,7 @@ type options struct {
 	stack, name                string
 	timeout                    time.Duration
 	json                       bool
+	imageOptions
 }
 
 // list is a flag that can be given again and again.
@@ -98,6 +103,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.name, "name", "", "name of the app; the folder's by default")
 	f.DurationVar(&o.timeout, "timeout", staging.DefaultTimeout, "limit of the whole")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON; output of the buildpacks goes to standard error then")
+	o.flags(f)
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stderr, usage)
@@ -106,20 +112,25 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	case err != nil:
 		return o, fmt.Errorf("%w; -h lists the flags", err)
-	case f.NArg() != 1 || o.out == "" || o.timeout <= 0:
-		return o, errors.New("one DIR, -o and a positive -timeout are needed; -h lists the flags")
+	case f.NArg() != 1 || o.out == "" && o.image == "" || o.timeout <= 0:
+		return o, errors.New("one DIR, -o or -image, and a positive -timeout are needed; -h lists the flags")
 	}
 	for _, kv := range o.env {
 		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
 			return o, fmt.Errorf("-env %q: write NAME=VALUE", kv)
 		}
 	}
-	var err error
+	err := o.check()
+	if err != nil {
+		return o, err
+	}
 	if o.dir, err = filepath.Abs(f.Arg(0)); err != nil {
 		return o, err
 	}
-	if o.target, err = checkTarget(o.out); err != nil {
-		return o, fmt.Errorf("-o: %w", err)
+	if o.out != "" {
+		if o.target, err = checkTarget(o.out); err != nil {
+			return o, fmt.Errorf("-o: %w", err)
+		}
 	}
 	if o.cache != "" {
 		if err := checkCache(o.cache); err != nil {
@@ -148,11 +159,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		fmt.Fprintln(to, l.Text)
 	}
+	kept := o.out != ""
+	done, err := o.spare()
+	if err != nil {
+		fmt.Fprintln(stderr, "cistage:", err)
+		return 1
+	}
+	defer done()
 	res, err := stage(ctx, o, lines)
+	var img oci.Image
+	if err == nil {
+		img, err = o.export(ctx, o.out)
+	}
 	if o.json {
 		e := json.NewEncoder(stdout)
 		e.SetIndent("", "  ")
-		if jerr := e.Encode(report(o, res, err)); err == nil {
+		p := report(o, res, err)
+		if !kept {
+			p.Droplet = nil
+		}
+		if img.Ref != "" {
+			p.Image = &madeImage{Ref: img.Ref, Digest: img.Digest}
+		}
+		if jerr := e.Encode(p); err == nil {
 			err = jerr
 		}
 	}
@@ -161,7 +190,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status(ctx, err)
 	}
 	if !o.json {
-		summary(stdout, o, res)
+		summary(stdout, o, res, kept)
+		showImage(stdout, img)
 	}
 	return 0
 }
@@ -196,8 +226,10 @@ func status(ctx context.Context, err error) int {
 	return 1
 }
 
-func summary(w io.Writer, o options, res staging.Result) {
-	fmt.Fprintf(w, "\n%s: %d bytes, sha256 %s\n", o.out, res.Droplet.Size, res.Droplet.SHA256)
+func summary(w io.Writer, o options, res staging.Result, kept bool) {
+	if kept {
+		fmt.Fprintf(w, "\n%s: %d bytes, sha256 %s\n", o.out, res.Droplet.Size, res.Droplet.SHA256)
+	}
 	for _, b := range res.Buildpacks {
 		fmt.Fprintln(w, strings.TrimSpace("buildpack "+cmp.Or(b.Name, b.Key)+" "+b.Version))
 	}
@@ -213,6 +245,7 @@ func summary(w io.Writer, o options, res staging.Result) {
 type printed struct {
 	App               string              `json:"app"`
 	Droplet           *file               `json:"droplet,omitempty"`
+	Image             *madeImage          `json:"image,omitempty"`
 	Cache             *file               `json:"cache,omitempty"`
 	DetectedBuildpack string              `json:"detectedBuildpack,omitempty"`
 	Buildpacks        []staging.Buildpack `json:"buildpacks,omitempty"`
@@ -226,6 +259,11 @@ type file struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
+}
+
+type madeImage struct {
+	Ref    string `json:"ref"`
+	Digest string `json:"digest"`
 }
 
 type phase struct {
