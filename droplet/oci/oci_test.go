@@ -25,6 +25,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/dewpoint-go/dewpoint/droplet"
 	"github.com/dewpoint-go/dewpoint/droplet/oci"
@@ -284,4 +287,15 @@ func TestAnImportTrustsNoImage(t *testing.T) {
 	require.ErrorIs(t, err, oci.ErrForeign)
 	_, err = c.Rebase(t.Context(), oci.RebaseRequest{From: "oci:" + foreign, Stack: someStack(t, "1"), To: "oci:" + t.TempDir()})
 	require.ErrorIs(t, err, oci.ErrForeign)
+
+	// An image that somebody built upon ours says what ours said, and is another.
+	built, err := mutate.AppendLayers(first(t, lie), static.NewLayer([]byte("x"), types.OCILayer))
+	require.NoError(t, err)
+	upon := t.TempDir()
+	p, err = layout.Write(upon, empty.Index)
+	require.NoError(t, err)
+	require.NoError(t, p.AppendImage(built))
+	_, err = c.Import(t.Context(), "oci:"+upon, io.Discard)
+	require.ErrorIs(t, err, oci.ErrForeign)
+	require.ErrorContains(t, err, "last layers")
 }
