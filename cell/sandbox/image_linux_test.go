@@ -1,0 +1,55 @@
+package sandbox_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/cell/internal/attacktest"
+	"github.com/dewpoint-go/dewpoint/cell/sandbox"
+	"github.com/dewpoint-go/dewpoint/droplet"
+	"github.com/dewpoint-go/dewpoint/droplet/oci"
+)
+
+// TestAStackFromAnImage unpacks an image, and runs on it.
+func TestAStackFromAnImage(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	app := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(app, "launcher"), []byte("of the image"), 0o755))
+	f, err := os.Create(filepath.Join(app, "droplet.tgz"))
+	require.NoError(t, err)
+	_, err = droplet.Write(t.Context(), f, t.TempDir(), droplet.Options{})
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	maker, err := oci.New(oci.Config{Launcher: filepath.Join(app, "launcher")})
+	require.NoError(t, err)
+	img, err := maker.Export(t.Context(), oci.ExportRequest{
+		Droplet: f.Name(), Stack: "dir:" + attacktest.Writable(t), To: "oci:" + t.TempDir(),
+	})
+	require.NoError(t, err)
+	roots, err := maker.Roots(t.TempDir())
+	require.NoError(t, err)
+	root, err := roots.Get(t.Context(), img.Ref)
+	require.NoError(t, err)
+	t.Cleanup(root.Release)
+
+	dir := t.TempDir()
+	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Stacks: []sandbox.Stack{{Name: "image", Dir: root.Dir}}, Share: []string{"/usr/lib"}})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
+	c, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Stack: "image"}})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Destroy(context.Background())) }()
+	attacktest.Refused(t, c,
+		[2]string{"read=/data/f", "x"},
+		[2]string{"read=/opt/dewpoint/launcher", "of the image"},
+		[2]string{"append=/data/f", "EROFS"},
+		[2]string{"write=/x", "EROFS"},
+	)
+}
