@@ -2,12 +2,14 @@ package oci
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -60,9 +62,14 @@ func (c *Client) importImage(ctx context.Context, from string, w io.Writer) (_ D
 	if err != nil {
 		return Droplet{}, fmt.Errorf("layer %s: %w", digest, err)
 	}
+	most := cmp.Or(c.c.MaxDroplet, defaultMaxDroplet)
+	if most < 0 {
+		most = math.MaxInt64
+	}
+	bounded := &bounded{r: z, left: most, most: most}
 	out := &counter{w: io.MultiWriter(made, w)}
 	err = droplet.Compress(ctx, out, droplet.Options{}, func(w io.Writer) error {
-		return rename(w, io.TeeReader(z, plain), outOfHome)
+		return rename(w, io.TeeReader(bounded, plain), outOfHome)
 	})
 	if err == nil {
 		_, err = io.Copy(io.Discard, in)
@@ -79,6 +86,22 @@ func (c *Client) importImage(ctx context.Context, from string, w io.Writer) (_ D
 	d := Droplet{SHA256: hex.EncodeToString(made.Sum(nil)), Size: out.n, App: a.label.App}
 	d.Identical = d.SHA256 == a.label.Droplet
 	return d, nil
+}
+
+const defaultMaxDroplet = 4 << 30
+
+// bounded fails where a layer inflates to more than it may.
+type bounded struct {
+	r          io.Reader
+	left, most int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("it inflates to more than %d bytes; Config.MaxDroplet allows more", b.most)
+	}
+	return n, err
 }
 
 type counter struct {

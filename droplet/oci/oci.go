@@ -24,6 +24,8 @@ type Config struct {
 	Platform string
 	// Level of compression of layers, 1 to 9. 0: 1, as most of the time of an export is theirs.
 	Level int
+	// MaxDroplet is how many bytes the layer of a droplet may inflate to, names and all, when it is imported. 0: 4 GiB; negative: no bound.
+	MaxDroplet int64
 	// Keychain logs in to registries. nil: without login.
 	Keychain authn.Keychain
 	// Transport is used for registries. nil: the registry client's own.

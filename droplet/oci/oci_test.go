@@ -163,6 +163,10 @@ func TestADropletComesBackAsItWentWhateverThePlace(t *testing.T) {
 		assert.Equal(t, img.Droplet, d.SHA256)
 		assert.Equal(t, int64(len(want)), d.Size)
 		assert.Equal(t, app, d.App)
+		small, err := oci.New(oci.Config{MaxDroplet: 100})
+		require.NoError(t, err)
+		_, err = small.Import(t.Context(), img.Ref, io.Discard)
+		assert.ErrorContains(t, err, "it inflates to more than 100 bytes")
 	}
 	assert.Len(t, digests, 1, "each export has the same digest")
 }

@@ -118,6 +118,9 @@ func (s *Store) make(ctx context.Context, dir string, all []Layer) error {
 		return err
 	}
 	_, err = Apply(ctx, root, all, s.limit)
+	if err == nil {
+		err = syncAll(tmp) // before it has a name by which it is taken for whole
+	}
 	if err = errors.Join(err, root.Chmod(".", 0o755), root.Close()); err != nil {
 		return err
 	}
