@@ -43,6 +43,7 @@ type Dir struct {
 	root   *os.Root
 	path   string
 	sync   bool
+	synced func(*os.File) // tests hear of each sync; nil
 	unlock func()
 
 	mu sync.Mutex
@@ -190,6 +191,7 @@ func (d *Dir) put(ctx context.Context, key string, r io.Reader) (info Info, err 
 		if err := f.Sync(); err != nil {
 			return info, err
 		}
+		d.tellSynced(f)
 	}
 	if st, err := f.Stat(); err == nil {
 		info.Modified = st.ModTime()

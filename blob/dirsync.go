@@ -56,7 +56,14 @@ func (d *Dir) syncFolder(folder string) error {
 		return err
 	}
 	defer f.Close()
+	d.tellSynced(f)
 	return syncDir(f)
+}
+
+func (d *Dir) tellSynced(f *os.File) {
+	if d.synced != nil {
+		d.synced(f)
+	}
 }
 
 // makePath makes the directory itself and its parents, each durable.
