@@ -3,6 +3,7 @@ package tarfs
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -197,6 +198,16 @@ func TestZipRefusesDamage(t *testing.T) {
 			assert.Contains(t, err.Error(), c.say)
 		})
 	}
+	t.Run("sizes cut short", func(t *testing.T) {
+		t.Parallel()
+		const all = 16 // bytes of signature, checksum and sizes behind the last entry's data
+		for have := range all {
+			b := append(bytes.Clone(data[:central-all+have]), data[central:]...)
+			binary.LittleEndian.PutUint32(b[end-all+have+16:], uint32(central-all+have))
+			_, err := OpenZip(bytes.NewReader(b), int64(len(b)), Limits{})
+			assert.ErrorContains(t, err, "sizes after its data", "%d bytes of them", have)
+		}
+	})
 	t.Run("shared bytes", func(t *testing.T) {
 		t.Parallel()
 		// Both entries of the directory become the first one.

@@ -57,10 +57,10 @@ func (p *zipParser) descriptor(e *ZipEntry) (int64, error) {
 		return 0, err
 	}
 	for _, head := range []int{4, 0} {
-		d := b[head:n:n]
-		if head == 4 && (n < 4 || le.Uint32(b[:]) != 0x08074b50) {
+		if head > n || head == 4 && le.Uint32(b[:]) != 0x08074b50 {
 			continue
 		}
+		d := b[head:n:n]
 		if len(d) >= 12 && le.Uint32(d) == e.crc &&
 			le.Uint32(d[4:]) == uint32(e.packed) && le.Uint32(d[8:]) == uint32(e.Size) {
 			return int64(head + 12), nil
