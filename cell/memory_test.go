@@ -24,3 +24,10 @@ func TestMemory(t *testing.T) {
 		return celltest.Runtime{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Program: program}
 	})
 }
+
+// Not parallel: it counts what this program has.
+func TestMemoryLeaksNothing(t *testing.T) {
+	celltest.RunLeaks(t, func(*testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: cell.NewMemory(cell.MemoryConfig{Programs: programs()}), Program: program}
+	})
+}

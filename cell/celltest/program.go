@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -36,6 +37,8 @@ import (
 //	await=FILE              waits until a file is there, or for TERM
 //	eat=N                   takes N MiB of memory, keeps them and prints "eaten"
 //	open=N                  opens N files, or says why not and ends with status 1
+//	child                   leaves a process behind that does nothing, in a session of its own, and holds the output;
+//	                        in a cell.Memory there is none
 //	elsewhere               listens on a port that nobody has asked for, prints it, and goes on; in a
 //	                        cell.Memory there is none, and it says so
 //	env=NAME                prints "NAME=VALUE"
@@ -150,6 +153,10 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 		return m.openFiles(arg)
 	case "elsewhere":
 		return m.elsewhere()
+	case "child":
+		if m.os {
+			return m.child()
+		}
 	case "await":
 		for t := time.NewTicker(time.Millisecond); ; <-t.C {
 			if _, err := m.read(arg); err == nil || m.ctx.Err() != nil {
@@ -204,6 +211,16 @@ func (m *machine) openFiles(arg string) (code int, end bool) {
 			return 1, true
 		}
 		m.open = append(m.open, f)
+	}
+	return 0, false
+}
+
+func (m *machine) child() (code int, end bool) {
+	c := exec.Command("/bin/sh", "-c", "setsid sleep 1000 &")
+	c.Stdout, c.Stderr = m.stdout, m.stderr
+	if err := c.Run(); err != nil {
+		fmt.Fprintln(m.stderr, err)
+		return 1, true
 	}
 	return 0, false
 }

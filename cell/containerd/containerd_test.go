@@ -199,3 +199,11 @@ func TestSurvival(t *testing.T) {
 		}
 	})
 }
+
+// Not parallel: it counts what this program has.
+func TestNothingLeaks(t *testing.T) {
+	need(t)
+	celltest.RunLeaks(t, func(t *testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
+	})
+}

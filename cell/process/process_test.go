@@ -5,6 +5,7 @@ package process_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,4 +115,22 @@ func processesOf(t *testing.T, dir string) []string {
 		}
 	}
 	return all
+}
+func TestAPortIsFreeAgain(t *testing.T) {
+	t.Parallel()
+	r := open(t, t.TempDir())
+	c, err := r.Create(t.Context(), cell.Creation{ID: "c", Spec: cell.Spec{Ports: []int{8080}}})
+	require.NoError(t, err)
+	host := c.Info().Addresses[0].Host
+	require.NoError(t, c.Destroy(t.Context()))
+	l, err := net.Listen("tcp", host)
+	require.NoError(t, err)
+	l.Close()
+}
+
+// Not parallel: it counts what this program has.
+func TestNothingLeaks(t *testing.T) {
+	celltest.RunLeaks(t, func(t *testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
+	})
 }

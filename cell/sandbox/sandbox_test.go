@@ -156,3 +156,11 @@ func survival(t *testing.T, open func(testing.TB, string) *sandbox.Runtime) {
 		}
 	})
 }
+
+// Not parallel: it counts what this program has.
+func TestNothingLeaks(t *testing.T) {
+	needIsolation(t)
+	celltest.RunLeaks(t, func(t *testing.T) celltest.Runtime {
+		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
+	})
+}
