@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // memTree is a file tree by absolute, clean path. Nodes are never changed, so trees share
@@ -117,7 +119,7 @@ func (t memTree) file(name string) (*memNode, error) {
 
 // unpack reads an archive to its end into dir.
 func (t memTree) unpack(ctx context.Context, dir string, r io.Reader) error {
-	r = ctxReader{ctx, r}
+	r = &stream.Reader{Ctx: ctx, R: r}
 	br := bufio.NewReader(r)
 	magic, _ := br.Peek(4)
 	switch {
@@ -226,19 +228,6 @@ func (t memTree) unzip(dir string, r io.Reader) error {
 		}
 	}
 	return nil
-}
-
-// ctxReader ends with its context.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r ctxReader) Read(b []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(b)
 }
 
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }

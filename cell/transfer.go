@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dewpoint-go/dewpoint/internal/size"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // transfers is how many inputs or outputs of a work move at the same time.
@@ -183,9 +184,9 @@ func (j *job) saveOne(ctx context.Context, o Output) error {
 	if limit == 0 && o.Inline {
 		limit = maxInline
 	}
-	in := io.Reader(ctxReader{ctx, r})
+	in := io.Reader(&stream.Reader{Ctx: ctx, R: r})
 	if limit > 0 {
-		in = &limitReader{r: in, left: limit, max: limit}
+		in = &stream.Limit{R: in, Left: limit, Err: fmt.Errorf("it is larger than %d bytes", limit)}
 	}
 	saved := Saved{Key: o.Key}
 	if o.Inline {
@@ -215,21 +216,4 @@ func (j *job) saveOne(ctx context.Context, o Output) error {
 		j.say(j.cellSrc, "Uploaded %s (%s)", o.Name, size.Text(saved.Size))
 	}
 	return nil
-}
-
-// limitReader fails where more than max bytes come.
-type limitReader struct {
-	r         io.Reader
-	left, max int64
-}
-
-func (l *limitReader) Read(p []byte) (int, error) {
-	if int64(len(p)) > l.left+1 {
-		p = p[:l.left+1]
-	}
-	n, err := l.r.Read(p)
-	if l.left -= int64(n); l.left < 0 {
-		return 0, fmt.Errorf("it is larger than %d bytes", l.max)
-	}
-	return n, err
 }

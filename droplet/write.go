@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // Options of [Write]. The zero value is for droplets.
@@ -91,7 +93,7 @@ func Write(ctx context.Context, w io.Writer, dir string, o Options) (Info, error
 		return Info{}, fmt.Errorf("write archive: %w", err)
 	}
 	sum := sha256.New()
-	out := &counter{w: io.MultiWriter(sum, w)}
+	out := &stream.Counter{W: io.MultiWriter(sum, w)}
 	a := &archiver{o: o}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -127,19 +129,8 @@ func Write(ctx context.Context, w io.Writer, dir string, o Options) (Info, error
 	if g.Wait() != nil {
 		return Info{}, fmt.Errorf("write archive of %s: %w", dir, context.Cause(ctx))
 	}
-	a.info.Size, a.info.SHA256 = out.n, hex.EncodeToString(sum.Sum(nil))
+	a.info.Size, a.info.SHA256 = out.N, hex.EncodeToString(sum.Sum(nil))
 	return a.info, nil
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // archiver writes items as tar entries.

@@ -109,9 +109,9 @@ func (z *zipSink) add(e *Entry, content io.Reader) error {
 
 func (z *zipSink) close() error { return z.w.Close() }
 
-// stream runs write in a goroutine and returns what it writes. The goroutine ends when write
+// piped runs write in a goroutine and returns what it writes. The goroutine ends when write
 // does, when ctx ends or at Close, which waits for it.
-func stream(ctx context.Context, write func(context.Context, io.Writer) error) io.ReadCloser {
+func piped(ctx context.Context, write func(context.Context, io.Writer) error) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
 	pr, pw := io.Pipe()
 	s := &streamReader{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
@@ -147,7 +147,7 @@ func (f *Files) Bits(ctx context.Context, known []Fingerprint, format Format) (i
 		return nil, err
 	}
 	skip := knownPaths(known)
-	return stream(ctx, func(ctx context.Context, w io.Writer) error {
+	return piped(ctx, func(ctx context.Context, w io.Writer) error {
 		s, err := newSink(w, format)
 		if err != nil {
 			return err

@@ -96,7 +96,7 @@ func (c *Cache) assemble(ctx context.Context, u *Upload) (*Package, error) {
 	}
 	m := &Manifest{Version: 1, Blobs: a.blobs, Entries: a.parts}
 	m.SHA256 = m.Sum()
-	text := stream(ctx, func(_ context.Context, w io.Writer) error { return m.write(w) })
+	text := piped(ctx, func(_ context.Context, w io.Writer) error { return m.write(w) })
 	defer text.Close()
 	ref, err := c.catalog.Put(ctx, KindPackage, u.Lease, text)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/dewpoint-go/dewpoint/blob/catalog"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 	"github.com/dewpoint-go/dewpoint/internal/tarfs"
 )
 
@@ -194,21 +195,9 @@ func (a *assembly) spool(ctx context.Context, r io.Reader, use func(*os.File, in
 	}
 	defer os.Remove(f.Name()) //nolint:errcheck // nothing can be done; the system cleans its temporary directory
 	defer f.Close()
-	n, err := io.CopyBuffer(onlyWriter{f}, &ctxReader{ctx, r}, make([]byte, chunk))
+	n, err := io.CopyBuffer(onlyWriter{f}, &stream.Reader{Ctx: ctx, R: r}, make([]byte, chunk))
 	if err != nil {
 		return fmt.Errorf("keep the upload for a moment: %w", err)
 	}
 	return use(f, n)
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -46,7 +46,7 @@ func (c *Cache) Open(ctx context.Context, key string, format Format) (io.ReadClo
 	if _, err := newSink(io.Discard, format); err != nil {
 		return nil, err
 	}
-	return stream(ctx, func(ctx context.Context, w io.Writer) error {
+	return piped(ctx, func(ctx context.Context, w io.Writer) error {
 		if err := c.write(ctx, m, format, w); err != nil {
 			return fmt.Errorf("read package %s: %w", key, err)
 		}

@@ -18,6 +18,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/dewpoint-go/dewpoint/blob"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 var (
@@ -75,7 +76,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader) (blob.Info, er
 		return blob.Info{}, failed(ctx, "put", key, err)
 	}
 	sum := sha256.New()
-	size, err := io.Copy(io.MultiWriter(w, sum), &source{ctx: ctx, r: r})
+	size, err := io.Copy(io.MultiWriter(w, sum), &stream.Reader{Ctx: ctx, R: r})
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -88,19 +89,6 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader) (blob.Info, er
 		return blob.Info{}, failed(ctx, "put", key, err)
 	}
 	return blob.Info{Key: key, Size: size, SHA256: encodinghex.EncodeToString(sum.Sum(nil))}, nil
-}
-
-// source ends with its context, and hides other methods of r.
-type source struct {
-	ctx context.Context // of one Put, which reads it
-	r   io.Reader
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
 }
 
 // Get implements [blob.Store].

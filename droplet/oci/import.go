@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/dewpoint-go/dewpoint/droplet"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // Droplet is what Import has written.
@@ -57,7 +58,7 @@ func (c *Client) importImage(ctx context.Context, from string, w io.Writer) (_ D
 	}
 	defer func() { err = errors.Join(err, layer.Close()) }()
 	packed, plain, made := sha256.New(), sha256.New(), sha256.New()
-	in := bufio.NewReaderSize(io.TeeReader(&ctxReader{ctx, layer}, packed), 256<<10)
+	in := bufio.NewReaderSize(io.TeeReader(&stream.Reader{Ctx: ctx, R: layer}, packed), 256<<10)
 	z, err := gzip.NewReader(in)
 	if err != nil {
 		return Droplet{}, fmt.Errorf("layer %s: %w", digest, err)
@@ -66,8 +67,8 @@ func (c *Client) importImage(ctx context.Context, from string, w io.Writer) (_ D
 	if most < 0 {
 		most = math.MaxInt64
 	}
-	bounded := &bounded{r: z, left: most, most: most}
-	out := &counter{w: io.MultiWriter(made, w)}
+	bounded := &stream.Limit{R: z, Left: most, Err: fmt.Errorf("it inflates to more than %d bytes; Config.MaxDroplet allows more", most)}
+	out := &stream.Counter{W: io.MultiWriter(made, w)}
 	err = droplet.Compress(ctx, out, droplet.Options{}, func(w io.Writer) error {
 		return rename(w, io.TeeReader(bounded, plain), outOfHome)
 	})
@@ -83,34 +84,9 @@ func (c *Client) importImage(ctx context.Context, from string, w io.Writer) (_ D
 	if got := sum(plain); got != a.diff {
 		return Droplet{}, fmt.Errorf("layer %s: its content has the digest %s, not %s", digest, got, a.diff)
 	}
-	d := Droplet{SHA256: hex.EncodeToString(made.Sum(nil)), Size: out.n, App: a.label.App}
+	d := Droplet{SHA256: hex.EncodeToString(made.Sum(nil)), Size: out.N, App: a.label.App}
 	d.Identical = d.SHA256 == a.label.Droplet
 	return d, nil
 }
 
 const defaultMaxDroplet = 4 << 30
-
-// bounded fails where a layer inflates to more than it may.
-type bounded struct {
-	r          io.Reader
-	left, most int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("it inflates to more than %d bytes; Config.MaxDroplet allows more", b.most)
-	}
-	return n, err
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
-}

@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/dewpoint-go/dewpoint/droplet"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 const (
@@ -163,7 +164,7 @@ func (w workshop) dropletLayer(ctx context.Context, file string) (*fileLayer, st
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	seen := sha256.New()
-	in := bufio.NewReaderSize(io.TeeReader(&ctxReader{ctx, f}, seen), 256<<10)
+	in := bufio.NewReaderSize(io.TeeReader(&stream.Reader{Ctx: ctx, R: f}, seen), 256<<10)
 	z, err := gzip.NewReader(in)
 	if err != nil {
 		return nil, "", fmt.Errorf("read droplet: %w", err)
@@ -247,28 +248,4 @@ func outOfHome(name string) (string, error) {
 		return "", fmt.Errorf("entry %q: it lies outside /%s", name, home)
 	}
 	return "./" + rest, nil
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
-
-type ctxWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (c *ctxWriter) Write(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.w.Write(p)
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 const (
@@ -204,7 +206,7 @@ func putArchive(ctx context.Context, img v1.Image, file string, ref name.Referen
 		return err
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
-	err = tarball.Write(ref, img, &ctxWriter{ctx: ctx, w: f})
+	err = tarball.Write(ref, img, stream.Writer{Ctx: ctx, W: f})
 	if err == nil {
 		err = f.Chmod(0o644)
 	}

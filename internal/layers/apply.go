@@ -15,8 +15,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // Limits of one root filesystem, all of its layers together. 0: the default that stands there.
@@ -127,7 +130,7 @@ func (a *applier) layer(l Layer) (err error) {
 	}
 	defer func() { _ = rc.Close() }() // it was only read
 	packed, plain := sha256.New(), sha256.New()
-	src := &source{ctx: a.ctx, r: rc}
+	src := &stream.Reader{Ctx: a.ctx, R: rc}
 	in := bufio.NewReaderSize(io.TeeReader(src, packed), 128<<10)
 	var r io.Reader = in
 	head, _ := in.Peek(4)
@@ -139,8 +142,8 @@ func (a *applier) layer(l Layer) (err error) {
 			return a.damaged(src, err)
 		}
 	}
-	m := &meter{r: r, left: a.limit.Bytes + 2048*int64(a.limit.Entries) + 16<<20}
-	r = io.TeeReader(m, plain)
+	// Headers are no files, and not free.
+	r = io.TeeReader(&stream.Limit{R: r, Left: a.limit.Bytes + 2048*int64(a.limit.Entries) + 16<<20, Err: errTooMuch}, plain)
 	err = a.tar(tar.NewReader(r))
 	if err == nil {
 		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, a.buf) // its checksum stands at its end
@@ -160,14 +163,20 @@ func (a *applier) layer(l Layer) (err error) {
 	return nil
 }
 
+var errTooMuch = errors.New("it unpacks to more than its limit")
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EROFS)
+}
+
 // damaged tells failures of the source and the disk from those of the layer.
-func (a *applier) damaged(src *source, err error) error {
+func (a *applier) damaged(src *stream.Reader, err error) error {
 	var refused *LayerError
 	var disk *fs.PathError
 	var link *os.LinkError
 	switch {
-	case src.err != nil:
-		return fmt.Errorf("layer %s: %w", a.digest, src.err)
+	case src.Err != nil:
+		return fmt.Errorf("layer %s: %w", a.digest, src.Err)
 	case errors.As(err, &refused):
 		return err
 	case errors.As(err, &disk), errors.As(err, &link), errors.Is(err, a.ctx.Err()):

@@ -16,6 +16,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // Defaults of [Limits].
@@ -147,7 +149,7 @@ func Extract(ctx context.Context, root *os.Root, dir string, r io.Reader, l Limi
 	}
 	asGiven := l
 	l = l.withDefaults(DefaultEntries)
-	src := &source{ctx: ctx, r: r}
+	src := &stream.Reader{Ctx: ctx, R: r}
 	br := bufio.NewReaderSize(src, 64<<10)
 	head, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -201,7 +203,7 @@ func ExtractZip(ctx context.Context, root *os.Root, dir string, r io.ReaderAt, s
 }
 
 // unpack runs fill on a tree for dir and finishes the tree.
-func unpack(ctx context.Context, root *os.Root, dir string, l Limits, src *source, fill func(*tree) error) (Stats, error) {
+func unpack(ctx context.Context, root *os.Root, dir string, l Limits, src *stream.Reader, fill func(*tree) error) (Stats, error) {
 	t, err := newTree(ctx, root, dir, l)
 	if err != nil {
 		return Stats{}, err
@@ -218,9 +220,9 @@ func unpack(ctx context.Context, root *os.Root, dir string, l Limits, src *sourc
 
 // explain turns what readers say into what the caller is told: failures of the source as
 // they are, damage of the archive as an *EntryError.
-func explain(l Limits, src *source, err error) error {
-	if src != nil && src.err != nil {
-		return fmt.Errorf("read archive: %w", src.err)
+func explain(l Limits, src *stream.Reader, err error) error {
+	if src != nil && src.Err != nil {
+		return fmt.Errorf("read archive: %w", src.Err)
 	}
 	var e *EntryError
 	if !errors.As(err, &e) {
@@ -228,23 +230,4 @@ func explain(l Limits, src *source, err error) error {
 	}
 	e.Archive = l.Archive
 	return e
-}
-
-// source remembers the failure of a reader, and ends with its context.
-type source struct {
-	ctx context.Context
-	r   io.Reader
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		s.err = err
-		return 0, err
-	}
-	n, err := s.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
 }

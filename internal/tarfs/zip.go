@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/flate"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // Zip is an open zip archive whose directory has been read and found consistent: names are
@@ -49,7 +51,7 @@ func OpenZip(r io.ReaderAt, size int64, l Limits) (*Zip, error) {
 	z := &Zip{r: r, archive: l.Archive}
 	p := zipParser{r: s, l: l, z: z, known: map[string]bool{}}
 	if err := p.parse(size); err != nil {
-		return nil, explain(l, &source{err: s.err}, err)
+		return nil, explain(l, &stream.Reader{Err: s.err}, err)
 	}
 	return z, nil
 }
@@ -202,7 +204,7 @@ func (t *tree) zip(z *Zip) error {
 
 // spoolZip copies a zip that arrives as a stream to a file, since its directory is at its
 // end.
-func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.Reader, l Limits) (s Stats, err error) {
+func spoolZip(ctx context.Context, root *os.Root, dir string, src *stream.Reader, r io.Reader, l Limits) (s Stats, err error) {
 	f, err := os.CreateTemp(l.Spool, "dewpoint-zip-")
 	if err != nil {
 		return s, fmt.Errorf("make temporary file for zip: %w", err)
@@ -219,7 +221,7 @@ func spoolZip(ctx context.Context, root *os.Root, dir string, src *source, r io.
 	}
 	n, err := io.Copy(f, r)
 	switch {
-	case src.err != nil:
+	case src.Err != nil:
 		return s, explain(l, src, err)
 	case err != nil:
 		return s, fmt.Errorf("copy zip to temporary file: %w", err)

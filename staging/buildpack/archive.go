@@ -18,6 +18,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 	"github.com/dewpoint-go/dewpoint/staging"
 )
 
@@ -285,21 +286,8 @@ func fileSum(ctx context.Context, file string) (string, error) {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	if _, err := io.Copy(h, reader{ctx, f}); err != nil {
+	if _, err := io.Copy(h, &stream.Reader{Ctx: ctx, R: f}); err != nil {
 		return "", err
 	}
 	return hexSum(h), nil
-}
-
-// reader ends with its context.
-type reader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

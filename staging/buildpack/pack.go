@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
 // checkArchive reads the directory of a zip and looks for bin, at the top or one folder down.
@@ -160,7 +162,7 @@ func pack(ctx context.Context, w io.Writer, dir string) error {
 		if err := tw.WriteHeader(h); err != nil {
 			return err
 		}
-		if n, err := io.Copy(tw, io.LimitReader(reader{ctx, f}, h.Size)); err != nil || n != h.Size {
+		if n, err := io.Copy(tw, io.LimitReader(&stream.Reader{Ctx: ctx, R: f}, h.Size)); err != nil || n != h.Size {
 			return errors.Join(err, fmt.Errorf("%s changed while it was read", rel))
 		}
 		return nil
