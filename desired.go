@@ -24,7 +24,7 @@ func (p *Platform) newLRP(a App, pr Process) lrp.ID {
 }
 
 // ErrNoCommand is the answer to a process that nothing says how to start.
-var ErrNoCommand = errors.New("Start command not specified: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile") //nolint:staticcheck // Cloud Foundry's words
+var ErrNoCommand = errors.New("Start command not specified") //nolint:staticcheck // Cloud Foundry's words
 
 // webPorts are those that a web process listens on, in its container's numbers.
 var webPorts = []int{8080}
@@ -40,38 +40,53 @@ func (p *Platform) desired(a App, pr Process) (lrp.Desired, error) {
 	}
 	command := cmp.Or(pr.Command, d.Command(pr.Type))
 	if command == "" {
-		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
+		return lrp.Desired{}, fmt.Errorf("process %s: %w: the buildpack named no such process; give a command with the push, or a line \"TYPE: COMMAND\" in a Procfile", pr.Type, ErrNoCommand)
 	}
-	ports := pr.Ports
-	if pr.Type == Web && len(ports) == 0 {
-		ports = webPorts
-	}
-	h := pr.health(ports)
-	env := append([]string{"LANG=en_US.UTF-8", "VCAP_APP_HOST=0.0.0.0"}, a.Env...)
-	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")
+	env := p.environment(a, pr, []string{"LANG=en_US.UTF-8"})
 	run := func(id, command string) cell.Process {
 		return cell.Process{
 			ID: id, Path: "lifecycle:launcher", Args: []string{"{{path /home/vcap/app}}", command, ""},
 			Env: env, Dir: "/home/vcap/app", Grace: cmp.Or(pr.Grace, lrp.DefaultGrace),
 		}
 	}
-	var sidecars []cell.Process
+	all := skeleton(a, pr, nil)
+	w := &all.Work
+	w.Spec.Stack = a.Stack
+	w.Layers = []cell.Input{{Source: blobSource(d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}}
+	w.Process = run("", command)
 	for _, s := range d.Sidecars {
 		if slices.Contains(s.ProcessTypes, pr.Type) {
-			sidecars = append(sidecars, run(s.Name, s.Command))
+			w.Sidecars = append(w.Sidecars, run(s.Name, s.Command))
 		}
 	}
+	return all, nil
+}
+
+// skeleton is all of a process but what it is made of and how it is started. Web listens on the ports that it
+// was given, else on those known of what it is made of, else on webPorts.
+func skeleton(a App, pr Process, known []int) lrp.Desired {
+	ports := pr.Ports
+	if pr.Type == Web && len(ports) == 0 {
+		if ports = known; len(ports) == 0 {
+			ports = webPorts
+		}
+	}
+	h := pr.health(ports)
 	return lrp.Desired{ID: pr.LRP, Instances: pr.Instances, Annotation: a.ID, Work: cell.Work{
 		Spec: cell.Spec{
-			Stack: a.Stack, Tags: a.Tags, Isolation: a.Isolation, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory),
+			Tags: a.Tags, Isolation: a.Isolation, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory),
 			PIDs: 1024, NoFile: 16384, LogRate: pr.LogRate, Ports: ports,
 		},
-		Layers:   []cell.Input{{Source: blobSource(d.Key), Dir: "/home/vcap", SHA256: d.SHA256, Name: "droplet"}},
-		Process:  run("", command),
-		Sidecars: sidecars,
-		Health:   &h,
-		Log:      cell.LogTag{App: a.ID, Source: "APP/PROC/" + strings.ToUpper(pr.Type)},
-	}}, nil
+		Health: &h,
+		Log:    cell.LogTag{App: a.ID, Source: "APP/PROC/" + strings.ToUpper(pr.Type)},
+	}}
+}
+
+// environment is that of a process: what it is made of says, then the app, then what neither can set.
+func (p *Platform) environment(a App, pr Process, base []string) []string {
+	return slices.Concat(base, []string{"VCAP_APP_HOST=0.0.0.0"}, a.Env, []string{
+		"MEMORY_LIMIT=" + strconv.FormatInt(pr.Memory>>20, 10) + "m", "VCAP_APPLICATION=" + p.vcapApplication(a, pr), "VCAP_SERVICES={}",
+	})
 }
 
 // steady is how long a process must have run that nothing else is known of: else one that dies at once has taken the place of

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,34 +157,25 @@ func (p *Platform) desiredImage(a App, pr Process) (lrp.Desired, error) {
 		argv = i.Command()
 	}
 	if pr.Command == "" && len(argv) == 0 {
-		return lrp.Desired{}, fmt.Errorf("process %s: %w", pr.Type, ErrNoCommand)
+		why := "image " + i.Name + " has neither entrypoint nor cmd"
+		if pr.Type != Web {
+			why = "those of an image are for " + Web
+		}
+		return lrp.Desired{}, fmt.Errorf("process %s: %w: %s; give a command with the push", pr.Type, ErrNoCommand, why)
 	}
 	user := cmp.Or(pr.User, i.User, "root")
 	if isRoot(user) && !p.cfg.RootImages {
 		return lrp.Desired{}, fmt.Errorf("process %s: %w: image %s names %s; push with a user, or build the image with one (Config.RootImages allows root)",
 			pr.Type, ErrRoot, i.Name, cmp.Or(i.User, "no user"))
 	}
-	ports := pr.Ports
-	if pr.Type == Web && len(ports) == 0 {
-		if ports = i.Ports; len(ports) == 0 {
-			ports = webPorts
-		}
+	all := skeleton(a, pr, i.Ports)
+	w := &all.Work
+	w.Spec.Image, w.Spec.User = i.Pinned(), user
+	w.Process = cell.Process{
+		Path: "lifecycle:entrypoint", Args: append([]string{pr.Command}, argv...),
+		Env: mergeEnv(nil, p.environment(a, pr, i.Env)), Dir: cmp.Or(i.WorkingDir, "/"), Grace: cmp.Or(pr.Grace, lrp.DefaultGrace),
 	}
-	h := pr.health(ports)
-	env := slices.Concat(i.Env, []string{"VCAP_APP_HOST=0.0.0.0"}, a.Env)
-	env = append(env, "MEMORY_LIMIT="+strconv.FormatInt(pr.Memory>>20, 10)+"m", "VCAP_APPLICATION="+p.vcapApplication(a, pr), "VCAP_SERVICES={}")
-	return lrp.Desired{ID: pr.LRP, Instances: pr.Instances, Annotation: a.ID, Work: cell.Work{
-		Spec: cell.Spec{
-			Image: i.Pinned(), User: user, Tags: a.Tags, Isolation: a.Isolation, Memory: pr.Memory, Disk: pr.Disk, CPU: cpuWeight(pr.Memory),
-			PIDs: 1024, NoFile: 16384, LogRate: pr.LogRate, Ports: ports,
-		},
-		Process: cell.Process{
-			Path: "lifecycle:entrypoint", Args: append([]string{pr.Command}, argv...),
-			Env: mergeEnv(nil, env), Dir: cmp.Or(i.WorkingDir, "/"), Grace: cmp.Or(pr.Grace, lrp.DefaultGrace),
-		},
-		Health: &h,
-		Log:    cell.LogTag{App: a.ID, Source: "APP/PROC/" + strings.ToUpper(pr.Type)},
-	}}, nil
+	return all, nil
 }
 
 // isRoot tells whether a user of an image, "USER:GROUP", is root by that name or number. A cell refuses who is it by another.

@@ -220,6 +220,7 @@ func TestImagesThatAreRefused(t *testing.T) {
 	require.ErrorContains(t, push(dewpoint.PushRequest{Image: "rooted", Replace: true}), "not permitted: image rooted names no user")
 	require.NoError(t, push(dewpoint.PushRequest{Image: "rooted", User: "nobody"}))
 	require.ErrorIs(t, push(dewpoint.PushRequest{Image: "mute", Replace: true}), dewpoint.ErrNoCommand)
+	require.ErrorContains(t, push(dewpoint.PushRequest{Image: "mute"}), "image mute has neither entrypoint nor cmd; give a command")
 	err := push(dewpoint.PushRequest{Image: "none:1"})
 	e, ok := errors.AsType[*staging.Error](err)
 	require.True(t, ok)

@@ -100,7 +100,7 @@ type loginer interface {
 // imageLogin gives a cell the credentials for a work's image: its app's, or those that are known for the registry.
 func (p *Platform) imageLogin(ctx context.Context, w cell.Work) (string, string, error) {
 	host := registryOf(w.Spec.Image)
-	if l, ok := p.loginOf(w.Log.App); ok && (l.Host == host || registryOf(l.Host+"/x") == host) {
+	if l, ok := p.loginOf(w.Log.App); ok && l.Host == host {
 		return l.Username, l.Password, nil
 	}
 	if k, ok := p.cfg.Images.(loginer); ok {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,14 +78,8 @@ func Write(ctx context.Context, w io.Writer, dir string, o Options) (Info, error
 	if o.Owner == (Owner{}) {
 		o.Owner = vcap
 	}
-	if o.Level == 0 {
-		o.Level = 6
-	}
-	if o.Level < 1 || o.Level > 9 {
-		return Info{}, fmt.Errorf("write archive of %s: compression level %d is not one of 1 to 9", dir, o.Level)
-	}
-	if o.Parallel <= 0 {
-		o.Parallel = runtime.GOMAXPROCS(0)
+	if err := o.compression(); err != nil {
+		return Info{}, fmt.Errorf("write archive of %s: %w", dir, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
