@@ -138,7 +138,8 @@ func (k Keeper) Alive() bool {
 // the flag -inner and, as its -state, the folder of that name, which exists, in the keeper's folder. As
 // [Program.Start] it returns when the process was started and recorded.
 func (k Keeper) Start(ctx context.Context, name, path string, args, env []string) error {
-	b, err := json.Marshal(keeperOrder{path, args, (&exec.Cmd{Env: env}).Environ()})
+	// A nil Env would be this program's own.
+	b, err := json.Marshal(keeperOrder{path, args, (&exec.Cmd{Env: append([]string{}, env...)}).Environ()})
 	if err != nil {
 		return err
 	}
