@@ -151,7 +151,7 @@ func (z *blocks) join(w io.Writer) error {
 		}
 	}
 	if !z.complete {
-		return context.Canceled // fill or flush has the reason
+		return nil // fill or flush failed, and says why: it may do so after this
 	}
 	end := []byte{3, 0} // a last block with nothing in it
 	end = binary.LittleEndian.AppendUint32(end, sum.Sum32())

@@ -309,3 +309,16 @@ func TestWriteEmptyTree(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, s)
 }
+
+// Why fill failed is what Compress says, whoever hears of it first.
+func TestCompressSaysWhyFillFailed(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for i := range 300 {
+		err := droplet.Compress(t.Context(), io.Discard, droplet.Options{}, func(w io.Writer) error {
+			_, _ = w.Write(make([]byte, i%3))
+			return broken
+		})
+		require.ErrorIs(t, err, broken)
+	}
+}
