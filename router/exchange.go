@@ -20,6 +20,7 @@ import (
 type exchange struct {
 	router *Router
 	in     *http.Request
+	rc     *http.ResponseController
 	id     string // X-Vcap-Request-Id
 	name   string // of the host, as the client wrote it
 
@@ -254,6 +255,7 @@ func oneLine(err error) string {
 // refuse sends one of the router's own responses.
 func (x *exchange) refuse(w http.ResponseWriter, status int, reason, text string) {
 	x.reason = reason
+	x.hurry()
 	h := w.Header()
 	if reason != "" {
 		h.Set("X-Cf-Routererror", reason)

@@ -16,7 +16,7 @@ import (
 
 // forward sends the request by the library's proxy: it can do all that HTTP can.
 func (x *exchange) forward(w http.ResponseWriter) {
-	rc, duplex := http.NewResponseController(w), false
+	rc, duplex := x.rc, false
 	if x.in.ContentLength != 0 && x.in.Body != nil {
 		x.body = &body{from: x.in.Body, rc: rc, patience: x.router.conf.BodyTimeout}
 		// An app may answer while it still reads. Where that isn't possible, the rest of the
@@ -214,36 +214,44 @@ func (x *exchange) rewind() bool {
 // it likes, but not stop taking it.
 type patient struct {
 	http.ResponseWriter
-	rc       *http.ResponseController
-	patience time.Duration
+	x *exchange
 }
 
 func (x *exchange) patient(w http.ResponseWriter) http.ResponseWriter {
 	if x.router.conf.BodyTimeout < 0 {
 		return w
 	}
-	return &patient{w, http.NewResponseController(w), x.router.conf.BodyTimeout}
+	return &patient{w, x}
+}
+
+// hurry gives the client its time to take what is written from now on, all of it together.
+func (x *exchange) hurry() {
+	if d := x.router.conf.BodyTimeout; d >= 0 {
+		_ = x.rc.SetWriteDeadline(time.Now().Add(d)) // a writer without deadlines has none
+	}
+}
+
+// rest takes that away.
+func (x *exchange) rest() {
+	if x.router.conf.BodyTimeout >= 0 {
+		_ = x.rc.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Unwrap lets all else reach the server's writer.
 func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func (p *patient) Write(b []byte) (int, error) {
-	defer p.wait()()
+	p.x.hurry()
+	defer p.x.rest() // in HTTP/2 a deadline would end a response that only rests
 	return p.ResponseWriter.Write(b)
 }
 
 // FlushError is what http.ResponseController calls.
 func (p *patient) FlushError() error {
-	defer p.wait()()
-	return p.rc.Flush()
-}
-
-// wait sets the deadline and returns what takes it away: in HTTP/2 it would end a response
-// that only rests.
-func (p *patient) wait() func() {
-	_ = p.rc.SetWriteDeadline(time.Now().Add(p.patience)) // a writer without deadlines has none
-	return func() { _ = p.rc.SetWriteDeadline(time.Time{}) }
+	p.x.hurry()
+	defer p.x.rest()
+	return p.x.rc.Flush()
 }
 
 // touch is the body as one attempt sees it. Either the attempt begins to use it, or it is

@@ -158,7 +158,7 @@ func inform(w http.ResponseWriter, res *http.Response) {
 	}
 }
 
-// smallBody is what the client's connection takes without waiting.
+// smallBody is what is written at once: the client has its time for all of it together.
 const smallBody = 16 << 10
 
 // reply passes the response on and gives the connection back.
@@ -181,12 +181,14 @@ func (x *exchange) reply(w http.ResponseWriter, res *http.Response, c *quickConn
 	for k := range res.Trailer {
 		h.Add("Trailer", k)
 	}
+	x.hurry()
 	w.WriteHeader(res.StatusCode)
 	if res.Body == http.NoBody || res.ContentLength == 0 {
 		whole = true
 		return
 	}
 	if res.ContentLength < 0 || res.ContentLength > smallBody {
+		x.rest()
 		w = x.patient(w)
 	}
 	err := x.copyBody(w, res, c.br)

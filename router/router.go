@@ -174,13 +174,15 @@ func (r *Router) Table() *Table { return r.now.Load() }
 
 // ServeHTTP sends a request to a backend and its response back.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	x := &exchange{router: r, in: req}
+	x := &exchange{router: r, in: req, rc: http.NewResponseController(w)}
 	if r.conf.AccessLog != nil {
 		rec, copied := newRecorder(w, req)
 		w, x.in = rec, copied
 		defer func() { r.conf.AccessLog(rec.access(x)) }()
 	}
-	x.serve(w) //nolint:contextcheck // the context is the request's, in x
+	x.rest()
+	defer x.hurry() // what the server still has to send
+	x.serve(w)      //nolint:contextcheck // the context is the request's, in x
 }
 
 // buffers keeps the buffers that bodies are copied with.

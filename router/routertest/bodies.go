@@ -2,12 +2,14 @@ package routertest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -239,3 +241,44 @@ func testNoReader(t *testing.T, h *house) {
 		}
 	}
 }
+
+// testPipeline has a client that sends request after request on one connection, for small responses, and reads none. It
+// must not keep the app for itself, nor its connection for ever.
+func testPipeline(t *testing.T, h *house) {
+	block := bytes.Repeat([]byte("x"), 8<<10)
+	b := h.app(0, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/block" {
+			w.Header().Set("Content-Length", strconv.Itoa(len(block)))
+			_, _ = w.Write(block)
+		}
+	})
+	h.start(router.Config{BodyTimeout: 100 * time.Millisecond, MaxRequests: 1}, router.Route{Host: "app", Backends: []router.Backend{b}})
+	for _, path := range []string{"/block", "/unknown"} {
+		host := "app"
+		if path == "/unknown" { // the router's own answers
+			host = "none"
+		}
+		conn, err := net.Dial("tcp", h.front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+		for sent := 0; err == nil; sent++ { // until the router lets go of the connection
+			if sent > 10_000_000 {
+				t.Fatalf("%s: the router takes requests without end", path)
+			}
+			_ = conn.SetWriteDeadline(time.Now().Add(patience))
+			_, err = conn.Write(request)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a client that reads nothing keeps its connection", path)
+		}
+		if a := h.get("app", "/"); a.status != 200 {
+			t.Errorf("%s: another client gets %d %q", path, a.status, a.body)
+		}
+	}
+}
+
+// patience is for what should happen soon.
+const patience = 20 * time.Second

@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T, c router.Config) Handler) {
 		{"Stream", testStream},
 		{"SlowBody", testSlowBody},
 		{"ClientThatDoesNotRead", testNoReader},
+		{"PipelineThatNobodyReads", testPipeline},
 		{"ConnectionHeader", testConnectionHeader},
 		{"UnsolicitedResponse", testUnsolicited},
 		{"StaleConnection", testStale},
