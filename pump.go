@@ -245,7 +245,8 @@ func backends(a App, in lrp.Instance) []router.Backend {
 	var all []router.Backend
 	add := func(guid string, addresses []cell.Address) {
 		if len(addresses) > 0 {
-			all = append(all, router.Backend{App: a.ID, Process: string(in.LRP), Instance: guid, Index: in.Index, Addr: addresses[0].Host})
+			at := addresses[0]
+			all = append(all, router.Backend{App: a.ID, Process: string(in.LRP), Instance: guid, Index: in.Index, Addr: at.Host, Dial: at.Dial})
 		}
 	}
 	if serves(in) {

@@ -40,8 +40,8 @@ type AgentConfig struct {
 	Logger *slog.Logger
 	// Now stamps lines and statuses; nil: time.Now.
 	Now func() time.Time
-	// Dial connects health probes; nil: net.Dialer.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial connects health probes; nil: [Address.Dial].
+	Dial func(context.Context, Address) (net.Conn, error)
 	// Memory and Disk in bytes, and Containers, if not 0, stand for what the Runtime says
 	// that it has: to overcommit, or to leave room.
 	Memory, Disk int64
@@ -107,7 +107,7 @@ func New(c AgentConfig) (*Agent, error) {
 		c.Now = time.Now
 	}
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{}).DialContext
+		c.Dial = func(ctx context.Context, a Address) (net.Conn, error) { return a.Dial(ctx) }
 	}
 	if c.LogLines <= 0 {
 		c.LogLines = 20_000

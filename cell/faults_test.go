@@ -222,7 +222,7 @@ func TestStopTakesNoTimeInAnyPhase(t *testing.T) {
 // dialer answers health probes: err is what it returns now.
 type dialer struct{ err atomic.Pointer[error] }
 
-func (d *dialer) dial(context.Context, string, string) (net.Conn, error) {
+func (d *dialer) dial(context.Context, cell.Address) (net.Conn, error) {
 	if err := d.err.Load(); err != nil {
 		return nil, *err
 	}

@@ -29,7 +29,8 @@ type apps struct {
 	now, max int // under way
 }
 
-func (a *apps) dial(ctx context.Context, _, host string) (net.Conn, error) {
+func (a *apps) dial(ctx context.Context, at cell.Address) (net.Conn, error) {
+	host := at.Host
 	a.mu.Lock()
 	if a.asked == nil {
 		a.asked = map[string]int{}

@@ -46,7 +46,7 @@ func (j *job) prober(p Probe) func(context.Context) *unhealthy {
 }
 
 func (a *Agent) probePort(ctx context.Context, at Address, p Probe) *unhealthy {
-	c, err := a.cfg.Dial(ctx, "tcp", at.Host)
+	c, err := a.cfg.Dial(ctx, at)
 	if err != nil {
 		u := failed(err, at, p)
 		u.text = fmt.Sprintf("failed to make TCP connection to %s: %s", at.Host, u.text)
@@ -94,7 +94,7 @@ func (a *Agent) get(ctx context.Context, at Address, path string) (answer, error
 	req.Header.Set("User-Agent", "diego-healthcheck")
 	req.Header.Set("X-Forwarded-Proto", "https")
 	req.Close = true
-	c, err := a.cfg.Dial(ctx, "tcp", at.Host)
+	c, err := a.cfg.Dial(ctx, at)
 	if err != nil {
 		return answer{}, err
 	}

@@ -72,8 +72,11 @@ type Address struct {
 	// Port is the port inside the container. Where containers share the machine's network
 	// (cell/process) it is the one that the Runtime chose.
 	Port int `json:"port"`
-	// Host is "host:port" to dial from this machine.
+	// Host is "host:port" to dial from this machine. If Socket is set, it is what the container calls itself in
+	// its own network, and is reached by Dial alone.
 	Host string `json:"host"`
+	// Socket is the file of this machine's through which the container's own network is reached; "": there is none.
+	Socket string `json:"socket,omitempty"`
 }
 
 // Container is one container. All methods may be called by any number of goroutines;
@@ -157,6 +160,8 @@ type Resources struct {
 	Isolation string `json:"isolation,omitempty"`
 	// Enforced names the limits that are enforced: "memory", "disk", "pids", "cpu", "nofile".
 	Enforced []string `json:"enforced,omitempty"`
+	// Networks tells that each container has a network of its own, in which nothing but it is.
+	Networks bool `json:"networks,omitempty"`
 	// Survives tells that containers outlive the program that made them.
 	Survives bool `json:"survives,omitempty"`
 	// Stacks that are offered.

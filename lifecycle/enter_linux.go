@@ -13,7 +13,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 )
 
-func init() { runLate("enter", runEnter) }
+func init() { RunLate("enter", runEnter) }
 
 // ownPID is what this process is called where the machine's /proc is: as the first of its namespace it is 1 for itself.
 func ownPID() int {

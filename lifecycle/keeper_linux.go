@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,17 +20,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/internal/handover"
 )
 
-// The role keeper is PID 1 of a container whose processes come and go: keeper DIR starts an init for each that it is
-// asked for, and reaps. What it is asked stands in files of the init's state folder, which lies in DIR; it is told the
-// folder's name on the socket beside them, with the descriptor on which the init says that it runs.
+// The role keeper is PID 1 of a container whose processes come and go. It starts an init for each that it is asked for,
+// reaps, and connects to ports of the container's own network for who is outside. What it is asked comes to the socket of its folder,
+// which is that of the states of inits; what an init is stands in a file of its state.
+//
+// keeper [-outside] [-group FILE]… [-network ADDRESS] DIR
 const (
-	keeperSocket = ".keeper" // no process has such an id
-	keeperFile   = "start"   // a keeperOrder
+	keeperDir    = ".keeper" // no process has such an id
+	keeperSocket = "socket"
+	keeperFile   = "start" // a keeperOrder
 )
 
-func init() { Run("keeper", runKeeper) }
+func init() { RunLate("keeper", runKeeper) }
 
 // keeperOrder is an init to start, as it is called in the container.
 type keeperOrder struct {
@@ -35,75 +44,137 @@ type keeperOrder struct {
 	Env  []string `json:"env"`
 }
 
-func runKeeper(args []string) int {
-	if len(args) != 1 {
-		fmt.Fprintln(os.Stderr, "usage: keeper DIR")
-		return 1
-	}
-	// Not /proc/1 of this one: by its root a program would be where this one is, with its powers.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		fmt.Fprintln(os.Stderr, "keeper:", err)
-		return 1
-	}
-	dir := args[0]
-	keepFiles()
-	name := filepath.Join(dir, keeperSocket)
-	_ = os.Remove(name)
-	// Under another name first: who finds it may write to it.
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name + ".new", Net: "unixgram"})
-	if err == nil {
-		err = os.Rename(name+".new", name)
-	}
+// keeperRole is one run of the role.
+type keeperRole struct {
+	dir     string
+	outside bool       // it stays in the machine's own filesystem, and inits in namespaces of processes of their own
+	network netip.Addr // what the container is called in its own network; not valid: it has none
+	groups  []string   // files of control groups to go to (cgroup.procs)
+
+	born chan struct{} // may be full
+	tun  *os.File      // the way out of its network; nil: there is none
+}
+
+func runKeeper(args []string, ready func(error)) int {
+	k := &keeperRole{born: make(chan struct{}, 1)}
+	l, err := k.start(args)
+	ready(err)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		return 1
 	}
-	born := make(chan struct{}, 1)
-	go func() {
-		for {
-			_, err := syscall.Wait4(-1, nil, 0, nil)
-			if errors.Is(err, syscall.ECHILD) {
-				<-born
-			}
+	// Only SIGKILL ends it, and with it all that is inside. Caught, not ignored: what is ignored stays so in inits.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	if k.outside {
+		silence()
+	}
+	go k.reap()
+	if err := handover.Serve(l, k.answer); err != nil {
+		fmt.Fprintln(os.Stderr, "keeper:", err)
+	}
+	return 1
+}
+
+func (k *keeperRole) start(args []string) (*net.UnixListener, error) {
+	fl := flag.NewFlagSet("keeper", flag.ContinueOnError)
+	fl.SetOutput(io.Discard)
+	fl.BoolVar(&k.outside, "outside", false, "")
+	fl.Func("group", "", func(s string) error { k.groups = append(k.groups, s); return nil })
+	fl.TextVar(&k.network, "network", netip.Addr{}, "")
+	if err := fl.Parse(args); err != nil {
+		return nil, err
+	}
+	if k.dir = fl.Arg(0); fl.NArg() != 1 {
+		return nil, errors.New("usage: keeper [-outside] [-group FILE]… [-network ADDRESS] DIR")
+	}
+	for _, g := range k.groups {
+		if err := os.WriteFile(g, []byte("0"), 0); err != nil {
+			return nil, fmt.Errorf("go to its control group: %w", err)
+		}
+	}
+	// Not /proc/1 of this one: by its root a program would be where this one is, with its powers.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	keepFiles()
+	// Not the folders above: they were removed if whoever started this has ended, and its successor has cleaned up.
+	state := filepath.Join(k.dir, keeperDir)
+	if err := os.Mkdir(state, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	if k.outside {
+		if err := Record(state); err != nil {
+			return nil, err
+		}
+	}
+	if k.network.IsValid() {
+		var err error
+		if k.tun, err = openNetwork(k.network); err != nil {
+			return nil, fmt.Errorf("a network of its own: %w", err)
+		}
+	}
+	// Under another name first: who finds it may ask.
+	file := filepath.Join(state, keeperSocket)
+	l, err := handover.Listen(file + ".new")
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Rename(file+".new", file)
+}
+
+func (k *keeperRole) reap() {
+	for {
+		_, err := syscall.Wait4(-1, nil, 0, nil)
+		if errors.Is(err, syscall.ECHILD) {
+			<-k.born
+		}
+	}
+}
+
+// answer does what is asked for: "start NAME", with the file on which an init says that it runs; "tcp PORT" for a
+// connection; "tun" for the way out of the network.
+func (k *keeperRole) answer(question string, files []*os.File) (*os.File, error) {
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
 		}
 	}()
-	id, oob := make([]byte, 256), make([]byte, unix.CmsgSpace(4))
-	for {
-		n, oobn, _, _, err := conn.ReadMsgUnix(id, oob)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "keeper:", err)
-			return 1
-		}
-		say := passed(oob[:oobn])
-		if say == nil {
-			continue
-		}
-		if err := startInit(filepath.Join(dir, filepath.Base(string(id[:n]))), say); err != nil {
-			fmt.Fprintln(say, handshakePrefix+"init "+strings.ReplaceAll(err.Error(), "\n", " "))
-		}
-		_ = say.Close()
-		select {
-		case born <- struct{}{}:
-		default:
-		}
+	what, arg, _ := strings.Cut(question, " ")
+	switch {
+	case what == "start" && len(files) == 1:
+		defer func() {
+			select {
+			case k.born <- struct{}{}:
+			default:
+			}
+		}()
+		return nil, k.startInit(filepath.Join(k.dir, filepath.Base(arg)), files[0])
+	case what == "tcp":
+		return connect(arg)
+	case what == "tun" && k.tun != nil:
+		fd, err := unix.FcntlInt(k.tun.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		return os.NewFile(uintptr(fd), "tun"), err
 	}
+	return nil, errors.ErrUnsupported
 }
 
-// passed is the file that came with a message.
-func passed(oob []byte) *os.File {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(msgs) != 1 {
-		return nil
+// connectWait is longer than who asks waits.
+const connectWait = 30 * time.Second
+
+// connect connects to a port of the network in which this is.
+func connect(port string) (*os.File, error) {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return nil, err
 	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
-		return nil
+	c, err := (&net.Dialer{Timeout: connectWait}).Dial("tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		return nil, err
 	}
-	unix.CloseOnExec(fds[0])
-	return os.NewFile(uintptr(fds[0]), "handshake")
+	defer func() { _ = c.Close() }() // the file is another
+	return c.(*net.TCPConn).File()
 }
 
-func startInit(state string, say *os.File) error {
+func (k *keeperRole) startInit(state string, say *os.File) error {
 	b, err := os.ReadFile(filepath.Join(state, keeperFile))
 	if err != nil {
 		return err
@@ -117,7 +188,11 @@ func startInit(state string, say *os.File) error {
 		return err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{Env: append(o.Env, handshakeEnv+"=3"), Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), say.Fd()}}
+	attr := &syscall.ProcAttr{Env: append(o.Env, handshakeEnv+"=3"), Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), say.Fd()}, Sys: &syscall.SysProcAttr{}}
+	if k.outside {
+		// A program of the same user cannot signal its init, which is PID 1, nor those of others, nor this.
+		attr.Sys.Cloneflags = syscall.CLONE_NEWPID
+	}
 	_, err = syscall.ForkExec(o.Path, o.Args, attr)
 	return err
 }
@@ -128,14 +203,62 @@ type Keeper struct {
 	Dir string // its folder, where this program is
 }
 
-// Alive tells whether it takes orders. While it starts it does not yet.
-func (k Keeper) Alive() bool {
-	_, err := os.Stat(filepath.Join(k.Dir, keeperSocket))
-	return err == nil
+// StartKeeper starts the role with flags and with dir as its folder, which exists. The command has, or gets in attr, the
+// namespaces of the container. The keeper stays in the machine's own filesystem, and outlives this program; ended closes when
+// it has ended.
+func (p *Program) StartKeeper(dir string, attr *syscall.SysProcAttr, flags ...string) (k Keeper, ended <-chan struct{}, err error) {
+	cmd := p.Command(context.Background(), "keeper", append(append([]string{"-outside"}, flags...), dir)...)
+	cmd.Env = []string{}
+	cmd.SysProcAttr = attr
+	attr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
+	if err := p.Start(cmd); err != nil {
+		return k, nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	return Keeper{cmd.Process.Pid, dir}, done, nil
 }
 
-// Start starts an init by path with args and env, as they are called inside; args[0] is its role, "init". It needs
-// the flag -inner and, as its -state, the folder of that name, which exists, in the keeper's folder. As
+// FindKeeper returns the keeper that StartKeeper has started over a folder, whichever program called it; ok is false if none
+// runs.
+func FindKeeper(dir string) (k Keeper, ok bool) {
+	s, err := InitState(filepath.Join(dir, keeperDir))
+	return Keeper{s.PID, dir}, err == nil && s.Alive
+}
+
+// Kill ends the keeper and all that is in its container, and returns when it has gone.
+func (k Keeper) Kill(ctx context.Context) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		if now, alive := FindKeeper(k.Dir); !alive || now.PID != k.PID {
+			return nil
+		}
+		if err := signalProcess(k.PID, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("end the keeper: %w", err)
+		}
+		if !pause(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+// Socket is the file by which it is asked, for an address of a cell.
+func (k Keeper) Socket() string { return filepath.Join(k.Dir, keeperDir, keeperSocket) }
+
+// Tun returns the device by which what is sent out of its network comes here, and answers go there; packets of IPv4 without
+// any header before.
+func (k Keeper) Tun(ctx context.Context) (*os.File, error) {
+	f, err := handover.Ask(ctx, k.Socket(), "tun")
+	if err == nil && f == nil {
+		err = errors.ErrUnsupported
+	}
+	return f, err
+}
+
+// Start starts an init by path with args and env, as they are called inside; args[0] is its role, "init". It needs, as its
+// -state, the folder of that name, which exists, in the keeper's folder and, if the keeper is inside, the flag -inner. As
 // [Program.Start] it returns when the process was started and recorded.
 func (k Keeper) Start(ctx context.Context, name, path string, args, env []string) error {
 	// A nil Env would be this program's own.
@@ -152,7 +275,7 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 		return err
 	}
 	defer r.Close()
-	err = k.send(ctx, name, w)
+	err = k.send(ctx, "start "+name, w)
 	_ = w.Close()
 	if err == nil {
 		err = awaitHandshake(r, "init", handshakeTimeout)
@@ -166,23 +289,11 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 	return os.Remove(filepath.Join(state, keeperFile))
 }
 
-// send passes the name and the file, as soon as the keeper listens.
-func (k Keeper) send(ctx context.Context, name string, w *os.File) error {
-	// Names of sockets are short; that of the folder may be long.
-	dir, err := os.OpenFile(k.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }() // only a name
-	to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), keeperSocket)}
-	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(sock) }()
+// send asks, as soon as the keeper listens.
+func (k Keeper) send(ctx context.Context, question string, w *os.File) error {
 	begun := time.Now()
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		err := unix.Sendmsg(sock, []byte(name), unix.UnixRights(int(w.Fd())), to, 0)
+		_, err := handover.Ask(ctx, k.Socket(), question, w)
 		if err == nil {
 			return nil
 		}
@@ -198,8 +309,8 @@ func (k Keeper) send(ctx context.Context, name string, w *os.File) error {
 	}
 }
 
-// Adopt makes the state folder of an init that the keeper has started that of an init as any other: inside it knows its
-// numbers in the container only. Idempotent; where the init has ended nothing is to be done.
+// Adopt makes the state folder of an init that a keeper inside has started that of an init as any other: inside it knows
+// its numbers in the container only. Idempotent; where the init has ended nothing is to be done.
 func (k Keeper) Adopt(state string) error {
 	s, err := readStarted(state)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !s.Inner {

@@ -20,7 +20,7 @@ const (
 
 func init() {
 	Run("check", func([]string) int { return 0 })
-	runLate("init", runInit)
+	RunLate("init", runInit)
 	Run("builder", runBuilder)
 	Run("launcher", runLauncher)
 	Run("shell", runShell)
@@ -34,14 +34,14 @@ func init() {
 //
 // Call it from an init function. Functions registered to run at exit don't run.
 func Run(role string, fn func(args []string) int) {
-	runLate(role, func(args []string, ready func(error)) int {
+	RunLate(role, func(args []string, ready func(error)) int {
 		ready(nil)
 		return fn(args)
 	})
 }
 
-// runLate is Run for a role that tells itself when it is ready, or why it cannot be.
-func runLate(role string, fn func(args []string, ready func(error)) int) {
+// RunLate is Run for a role that tells itself when it is ready, or why it cannot be.
+func RunLate(role string, fn func(args []string, ready func(error)) int) {
 	if !isRole(role) {
 		return
 	}

@@ -112,7 +112,7 @@ func (h *house) route(ctx context.Context, r *router.Router) {
 			x := router.Route{Host: string(d.ID)}
 			for _, i := range run {
 				if i.LRP == d.ID {
-					x.Backends = append(x.Backends, router.Backend{App: "app", Instance: i.GUID, Index: i.Index, Addr: i.Addresses[0].Host})
+					x.Backends = append(x.Backends, router.Backend{App: "app", Instance: i.GUID, Index: i.Index, Addr: i.Addresses[0].Host, Dial: i.Addresses[0].Dial})
 				}
 			}
 			routes = append(routes, x)

@@ -1,8 +1,10 @@
 package celltest
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,10 +46,16 @@ var healthCases = []struct {
 	{"Usage", testUsage},
 }
 
+// ask sends a GET to an instance, on a connection of its own.
+func ask(a cell.Address, path string) (*http.Response, error) {
+	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return a.Dial(ctx) }}}).Get("http://" + a.Host + path)
+}
+
 // get asks an instance, and returns the body.
 func get(t *testing.T, s cell.Status, path string) string {
 	t.Helper()
-	resp, err := http.Get("http://" + s.Addresses[0].Host + path)
+	resp, err := ask(s.Addresses[0], path)
 	must(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -196,7 +204,7 @@ func listens(t *testing.T, s cell.Status) {
 	t.Helper()
 	until := time.Now().Add(patience)
 	for time.Now().Before(until) {
-		if resp, err := http.Get("http://" + s.Addresses[0].Host + "/"); err == nil {
+		if resp, err := ask(s.Addresses[0], "/"); err == nil {
 			resp.Body.Close()
 			return
 		}
@@ -309,7 +317,7 @@ func testFinish(t *testing.T, c Cell) {
 	s := until(t, c, "w1", "running", phase(cell.PhaseRunning)).Status
 	answer := make(chan string, 1)
 	go func() {
-		resp, err := http.Get("http://" + s.Addresses[0].Host + "/finish")
+		resp, err := ask(s.Addresses[0], "/finish")
 		if err != nil {
 			answer <- err.Error()
 			return

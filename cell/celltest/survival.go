@@ -202,7 +202,7 @@ func testGoOn(t *testing.T, s Survivor) {
 	if first["web"].Phase != cell.PhaseRunning || first["task"].Phase != cell.PhaseRunning || first["brief"].Phase != cell.PhaseDone || len(first) != 3 {
 		t.Fatalf("Watch begins with %+v", first)
 	}
-	conn, err := net.Dial("tcp", first["web"].Addresses[0].Host)
+	conn, err := first["web"].Addresses[0].Dial(t.Context())
 	must(t, err)
 	conn.Close()
 	if b := first["brief"]; b.Failure != "STG: Exited with status 4" || b.Exit == nil || b.Exit.Code != 4 || strings.Join(b.Last, "\n") == "" {
@@ -228,14 +228,14 @@ func testEndsUnwatched(t *testing.T, s Survivor) {
 	w := c.work("w", "err=first", "once", fmt.Sprintf("lines=%d", n), "raw=no line feed", "write=result:kept", "exit=9")
 	w.Spec.Ports = []int{8080}
 	w.Outputs = []cell.Output{{Path: "/home/vcap/result", Inline: true, OnFailure: true}}
-	var host string
+	var app cell.Address
 	s.killed(t, func(e cell.Event) bool {
 		if len(e.Status.Addresses) > 0 {
-			host = e.Status.Addresses[0].Host
+			app = e.Status.Addresses[0]
 		}
 		return e.Status.Phase == cell.PhaseRunning
 	}, w)
-	conn, err := dial(host)
+	conn, err := dial(t.Context(), app)
 	must(t, err)
 	defer conn.Close()
 	_, err = conn.Write([]byte("x"))
@@ -266,12 +266,12 @@ func testEndsUnwatched(t *testing.T, s Survivor) {
 }
 
 // dial tries until somebody listens.
-func dial(host string) (net.Conn, error) {
+func dial(ctx context.Context, at cell.Address) (net.Conn, error) {
 	var conn net.Conn
 	var err error
 	begun := time.Now()
 	for time.Since(begun) < patience {
-		if conn, err = net.Dial("tcp", host); err == nil {
+		if conn, err = at.Dial(ctx); err == nil {
 			return conn, nil
 		}
 		<-time.After(5 * time.Millisecond)

@@ -176,7 +176,7 @@ func TestAttackTheNetwork(t *testing.T) {
 
 	dir := t.TempDir()
 	r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Subnet: netip.MustParsePrefix("10.253.0.0/16"),
-		Egress: []containerd.Rule{
+		Egress: []cell.EgressRule{
 			{Network: netip.MustParsePrefix(world.open.Addr().String() + "/32"), Protocol: "tcp", From: world.open.Port(), To: world.open.Port()},
 			{Network: netip.MustParsePrefix("127.0.0.0/8")},
 			{Network: netip.MustParsePrefix("10.0.0.0/8")},

@@ -1,10 +1,10 @@
 package containerd
 
 import (
-	"fmt"
 	"log/slog"
 	"net/netip"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
@@ -48,7 +48,7 @@ type Config struct {
 	// Egress says what containers may reach; the first rule that fits decides, and what fits none is refused. Nil: everything.
 	// In any case refused are other instances, link-local addresses, and this machine itself but for what a rule
 	// allows that names one address (a /32). Names are resolved in any case.
-	Egress []Rule
+	Egress []cell.EgressRule
 	// DNS is who resolves names. Nil: who does for this machine, as far as that can be reached from a container.
 	DNS []netip.Addr
 	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
@@ -60,30 +60,6 @@ type Config struct {
 	KeepBytes  int64
 	// Logger gets what fails in the background; nil discards.
 	Logger *slog.Logger
-}
-
-// Rule allows to reach something, or refuses it.
-type Rule struct {
-	Deny    bool
-	Network netip.Prefix // IPv4
-	// Protocol is "tcp", "udp", "icmp" or, for all, "".
-	Protocol string
-	// From and To are the first and the last port; From 0: all.
-	From, To uint16
-}
-
-func (r Rule) check() error {
-	switch {
-	case !r.Network.IsValid() || !r.Network.Addr().Is4():
-		return fmt.Errorf("rule %+v: give an IPv4 network", r)
-	case r.Protocol != "" && r.Protocol != "tcp" && r.Protocol != "udp" && r.Protocol != "icmp":
-		return fmt.Errorf("protocol %q is not known: use tcp, udp, icmp, or none for all", r.Protocol)
-	case r.From != 0 && r.Protocol != "tcp" && r.Protocol != "udp":
-		return fmt.Errorf("rule %+v: ports are of tcp or udp", r)
-	case r.To != 0 && r.To < r.From:
-		return fmt.Errorf("rule %+v: the last port is before the first", r)
-	}
-	return nil
 }
 
 // Stack is a root filesystem, which containers see read-only.

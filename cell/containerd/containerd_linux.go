@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"sync"
@@ -167,7 +166,7 @@ func (k *kind) idle() bool {
 
 // Describe implements folder.Kind.
 func (k *kind) Describe(r *cell.Resources) {
-	r.Isolation = Isolation
+	r.Isolation, r.Networks = Isolation, k.network != nil
 	r.Enforced = append(r.Enforced, k.limits...)
 	r.Stacks = append(r.Stacks, k.Names()...)
 }
@@ -177,11 +176,6 @@ func (k *kind) Owner() (int, bool) { return vcap, true }
 
 // Path implements folder.Kind.
 func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }
-
-// Command implements folder.Kind. It is not used: Start is.
-func (k *kind) Command(*lifecycle.Program, folder.Start) (*exec.Cmd, error) {
-	return nil, errors.ErrUnsupported
-}
 
 // lock returns the mutex of a container.
 func (k *kind) lock(key string) *sync.Mutex {

@@ -18,7 +18,7 @@ func ExampleNew() {
 		Dir:    "/var/lib/dewpoint/cell",
 		Socket: "/run/containerd/containerd.sock",
 		Stacks: []containerd.Stack{{Name: "bookworm", Dir: "/var/lib/dewpoint/bookworm"}},
-		Egress: []containerd.Rule{
+		Egress: []cell.EgressRule{
 			{Network: netip.MustParsePrefix("10.1.2.3/32"), Protocol: "tcp", From: 5432, To: 5432},
 			{Deny: true, Network: netip.MustParsePrefix("10.0.0.0/8")},
 			{Deny: true, Network: netip.MustParsePrefix("192.168.0.0/16")},

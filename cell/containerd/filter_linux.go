@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell"
 )
 
 // table is what the rules of this cell are called.
@@ -42,8 +44,8 @@ func (n *network) filter() error {
 	input(from(ours), established(), accept())
 	for _, r := range n.rules() {
 		if r.Network.Bits() == 32 {
-			for _, m := range r.match() {
-				input(from(ours), m, r.verdict())
+			for _, m := range match(r) {
+				input(from(ours), m, verdict(r))
 			}
 		}
 	}
@@ -57,8 +59,8 @@ func (n *network) filter() error {
 	forward(from(ours), toNetwork(netip.MustParsePrefix("169.254.0.0/16")), reject())
 	forward(from(ours), toNetwork(n.subnet), reject())
 	for _, r := range n.rules() {
-		for _, m := range r.match() {
-			forward(from(ours), m, r.verdict())
+		for _, m := range match(r) {
+			forward(from(ours), m, verdict(r))
 		}
 	}
 	forward(from(ours), reject())
@@ -81,19 +83,19 @@ func (n *network) unfilter() error {
 }
 
 // rules are those of the operator, or that all is allowed; names are always resolved.
-func (n *network) rules() []Rule {
-	var all []Rule
+func (n *network) rules() []cell.EgressRule {
+	var all []cell.EgressRule
 	for _, a := range n.dns {
 		to := netip.PrefixFrom(a, 32)
-		all = append(all, Rule{Network: to, Protocol: "udp", From: 53, To: 53}, Rule{Network: to, Protocol: "tcp", From: 53, To: 53})
+		all = append(all, cell.EgressRule{Network: to, Protocol: "udp", From: 53, To: 53}, cell.EgressRule{Network: to, Protocol: "tcp", From: 53, To: 53})
 	}
 	if n.egress == nil {
-		return append(all, Rule{Network: netip.MustParsePrefix("0.0.0.0/0")})
+		return append(all, cell.EgressRule{Network: netip.MustParsePrefix("0.0.0.0/0")})
 	}
 	return append(all, n.egress...)
 }
 
-func (r Rule) verdict() []expr.Any {
+func verdict(r cell.EgressRule) []expr.Any {
 	if r.Deny {
 		return reject()
 	}
@@ -101,7 +103,7 @@ func (r Rule) verdict() []expr.Any {
 }
 
 // match is what the rule is for.
-func (r Rule) match() [][]expr.Any {
+func match(r cell.EgressRule) [][]expr.Any {
 	m := toNetwork(r.Network)
 	if r.Protocol == "" {
 		return [][]expr.Any{m}

@@ -191,6 +191,9 @@ func unescape(s string) string {
 // Unmount implements folder.Engine.
 func (k *kind) Unmount(dir string) error { return unmountBelow(dir) }
 
+// Overlays implements folder.Engine.
+func (k *kind) Overlays() bool { return true }
+
 // Networks implements folder.Engine.
 func (k *kind) Networks() bool { return k.network != nil }
 

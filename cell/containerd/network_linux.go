@@ -40,7 +40,7 @@ var defaultSubnet = netip.MustParsePrefix("10.254.0.0/16")
 type network struct {
 	subnet netip.Prefix
 	prefix string // of the names of this cell's links
-	egress []Rule
+	egress []cell.EgressRule
 	dns    []netip.Addr
 }
 
@@ -54,7 +54,7 @@ func newNetwork(name string, c Config) (*network, error) {
 	}
 	n.subnet = n.subnet.Masked()
 	for _, r := range c.Egress {
-		if err := r.check(); err != nil {
+		if err := r.Check(); err != nil {
 			return nil, fmt.Errorf("Config.Egress: %w", err)
 		}
 	}

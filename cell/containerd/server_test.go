@@ -190,7 +190,7 @@ func TestWhatCannotBeServed(t *testing.T) {
 		"a stack twice":        {containerd.Config{Socket: socket, Stacks: []containerd.Stack{{Name: "s"}, {Name: "s"}}}, `names "s" twice`},
 		"a program of nothing": {containerd.Config{Socket: socket, Source: file}, "lifecycle"},
 		"a subnet":             {containerd.Config{Socket: socket, Subnet: badSubnet}, "give an IPv4 network"},
-		"a rule":               {containerd.Config{Socket: socket, Egress: []containerd.Rule{{}}}, "give an IPv4 network"},
+		"a rule":               {containerd.Config{Socket: socket, Egress: []cell.EgressRule{{}}}, "give an IPv4 network"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,8 +16,6 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
-
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
 	"github.com/dewpoint-go/dewpoint/internal/cgroup"
@@ -66,8 +64,8 @@ func writeTask(c folder.Place, t task) error {
 	return os.Rename(name+".new", name)
 }
 
-// Start implements folder.Engine.
-func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-chan struct{}, error) {
+// Start implements folder.Kind.
+func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
 	l := k.lock(c.Key)
 	l.Lock()
 	defer l.Unlock()
@@ -106,7 +104,7 @@ func (k *kind) Start(ctx context.Context, c folder.Place, s folder.Start) (<-cha
 	if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Start(ctx, id, path, argv, env); err != nil {
 		return nil, err
 	}
-	return ended(s.State), nil
+	return lifecycle.InitEnded(s.State), nil
 }
 
 // run returns the task of a container, and starts it if there is none.
@@ -172,38 +170,6 @@ func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) er
 		return errors.New("its first process has ended at once")
 	}
 	return nil
-}
-
-// ended returns a channel that closes when an init has ended.
-func ended(state string) <-chan struct{} {
-	done := make(chan struct{})
-	s, err := lifecycle.InitState(state)
-	if err != nil || !s.Alive {
-		close(done)
-		return done
-	}
-	fd, err := unix.PidfdOpen(s.PID, unix.PIDFD_NONBLOCK)
-	if err != nil { // it has ended meanwhile, or the kernel is old: then it is asked for
-		if errors.Is(err, unix.ESRCH) {
-			close(done)
-			return done
-		}
-		return nil
-	}
-	f := os.NewFile(uintptr(fd), "pidfd")
-	go func() {
-		defer close(done)
-		defer func() { _ = f.Close() }() // only watched
-		raw, err := f.SyscallConn()
-		if err != nil {
-			return
-		}
-		_ = raw.Read(func(fd uintptr) bool { // an error is the end of watching
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-		})
-	}()
-	return done
 }
 
 // End implements folder.Engine.

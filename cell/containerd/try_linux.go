@@ -2,14 +2,10 @@ package containerd
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"strings"
 
-	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
 	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 )
@@ -18,10 +14,7 @@ import (
 func (k *kind) try(ctx context.Context, f *folder.Runtime, st stack.Stack) error {
 	ctx, cancel := context.WithTimeout(ctx, tryWait)
 	defer cancel()
-	return f.Try(func(s folder.Start) (err error) {
-		s.Spec, s.Process = cell.Spec{Stack: st.Name}, cell.Process{Path: "lifecycle:check"}
-		c := folder.Place{ID: "try", Key: "try-" + strings.ToLower(rand.Text()[:12]), Dir: filepath.Dir(s.Root), Root: s.Root,
-			States: filepath.Dir(s.State), Spec: s.Spec}
+	return f.Try(st.Name, func(c folder.Place, s folder.Start) (err error) {
 		defer func() {
 			if e := k.End(context.WithoutCancel(ctx), c); err == nil {
 				err = e
@@ -30,7 +23,7 @@ func (k *kind) try(ctx context.Context, f *folder.Runtime, st stack.Stack) error
 		if err = os.Mkdir(s.State, 0o700); err != nil {
 			return err
 		}
-		done, err := k.Start(ctx, c, s)
+		done, err := k.Start(ctx, f.Program(), c, s)
 		if err != nil {
 			return fmt.Errorf("a container of stack %s does not start: %w; is the stack of this machine's architecture, and does containerd run here, "+
 				"with the same processes and mounts?", st.Name, err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -69,9 +68,12 @@ func (plain) Path(root, p string) string { return filepath.Join(root, path.Clean
 
 func (plain) Owner() (int, bool) { return 0, false }
 
-func (k plain) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, error) {
+func (k plain) Start(_ context.Context, prog *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
 	attr := &syscall.SysProcAttr{}
-	args, err := k.Enter(s, attr)
+	args, err := k.Enter(c, 1, attr)
+	if err == nil {
+		err = k.Note(c, s)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +87,7 @@ func (k plain) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, erro
 	cmd := prog.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
 	cmd.SysProcAttr = attr
-	return cmd, nil
+	return folder.Child(prog, cmd)
 }
 
 // program is what a program is called outside: one of the container, or else of this machine.

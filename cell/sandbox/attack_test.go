@@ -146,7 +146,7 @@ func TestAttackByLinks(t *testing.T) {
 	})
 }
 
-// A socket of the abstract namespace belongs to the network, which is the machine's: Landlock closes it.
+// A socket of the abstract namespace belongs to the network. Where that is the machine's, Landlock closes it.
 func TestAttackAbstractSockets(t *testing.T) {
 	t.Parallel()
 	name := "@dewpoint-" + strconv.Itoa(os.Getpid())
@@ -154,6 +154,14 @@ func TestAttackAbstractSockets(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	c, _ := contained(t, cell.Spec{})
+	attacktest.Refused(t, c, [2]string{"dial=unix:" + name, "ECONNREFUSED"})
+	dir := t.TempDir()
+	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Network: sandbox.HostNetwork})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
+	c, err = r.Create(t.Context(), cell.Creation{ID: "x"})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Destroy(context.Background())) }()
 	abi, _, _ := syscall.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1)
 	if abi < 6 || abi > 1000 {
 		t.Skip("this kernel's Landlock has no scopes (Linux 6.12 has them)")

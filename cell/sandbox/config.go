@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -16,6 +17,15 @@ const (
 	Landlock = "landlock"
 	// Namespaces gives containers a root filesystem, processes and users of their own.
 	Namespaces = "namespaces"
+)
+
+// The networks of containers, as Config.Network names them.
+const (
+	// OwnNetwork: each container has one of its own, where nothing but it is. The cell connects to its ports
+	// ([cell.Address].Dial), and it reaches the world by way of this program's user.
+	OwnNetwork = "own"
+	// HostNetwork: they have this machine's, and a port of it for each of theirs.
+	HostNetwork = "host"
 )
 
 // HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
@@ -34,6 +44,13 @@ type Config struct {
 	// AtLeast is the least level of isolation; where it cannot be had New says why. "": Landlock. The
 	// strongest that works is taken; Capacity says which.
 	AtLeast string
+	// Network is OwnNetwork or HostNetwork. "": its own where that works, which takes Namespaces and that /dev/net/tun is open to
+	// this user, as it is on most machines; else the host's, and the Logger says why.
+	Network string
+	// Egress says what containers may reach; the first rule that fits decides, and what fits none is refused. Nil: everything. It
+	// needs OwnNetwork. In any case refused are other instances, link-local addresses, and this machine itself but for
+	// what a rule allows that names one address (a /32). Names are resolved in any case.
+	Egress []cell.EgressRule
 	// User is the user and group of this machine to whom what runs in containers belongs, if this program runs
 	// as root; 0: 65534, nobody. It should have nothing else. In any other case it is who runs this program.
 	User int
@@ -44,7 +61,7 @@ type Config struct {
 	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
 	// folders. HOME, USER and TMPDIR come before it.
 	Env []string
-	// Host is the address at which ports are reached; "": "127.0.0.1".
+	// Host is the address at which ports of HostNetwork are reached; "": "127.0.0.1".
 	Host string
 	// Memory and Disk in bytes, and Containers, are what is offered; 0: what the machine
 	// has, and 250 containers.

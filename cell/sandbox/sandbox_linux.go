@@ -5,25 +5,30 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
 	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
+	"github.com/dewpoint-go/dewpoint/internal/uplink"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
 // Runtime makes containers that are folders with isolated processes. See cell.Runtime for the
 // contract of its methods. A container's Note is durable when the program ends in
 // whatever way; a power cut may take the container with it.
-type Runtime struct{ *folder.Runtime }
+type Runtime struct {
+	*folder.Runtime
+	k *kind
+}
 
 var _ cell.Runtime = (*Runtime)(nil)
 
@@ -53,12 +58,15 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	k, err := newKind(dir, c)
 	if err != nil {
 		return nil, err
 	}
 	var without error
-	if k.Groups, without = folder.OpenGroups(dir); without != nil && c.Logger != nil {
+	if k.Groups, without = folder.OpenGroups(dir); without != nil {
 		c.Logger.Info("memory and processor time are not limited", "reason", without)
 	}
 	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
@@ -66,33 +74,50 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := k.prepare(ctx, f.Program()); err != nil {
-		return nil, errors.Join(err, f.Close())
+	r := &Runtime{f, k}
+	k.network.prog, k.network.places = f.Program(), f.Places
+	if err = k.prepare(ctx, f.Program()); err == nil {
+		err = k.level(ctx, f, c)
 	}
-	if err := k.level(f, c.AtLeast); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
-	return &Runtime{f}, nil
+	k.network.reattach(ctx) // what an earlier program has left
+	return r, nil
+}
+
+// Close ends the Runtime and leaves the containers as they are; processes go on. Another program may then open the
+// folder.
+func (r *Runtime) Close() error {
+	err := r.Runtime.Close()
+	r.k.network.end()
+	return err
 }
 
 // kind is the folder.Kind of isolated processes.
 type kind struct {
 	*folder.Groups // nil: there are none
 	stack.Offer
-	dir  string
-	user int // of this machine; 0: who runs this program
+	dir     string
+	user    int // of this machine; 0: who runs this program
+	network *network
 
+	resolver string      // /etc/resolv.conf of networks of their own
 	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	landlock bool        // it is all that there is; set before the kind is used
+
+	mu    sync.Mutex             // guards what follows
+	locks map[string]*sync.Mutex // of containers whose keeper is started, by key
 }
 
 var (
 	_ folder.Kind    = (*kind)(nil)
+	_ folder.Engine  = (*kind)(nil)
 	_ folder.Limiter = (*kind)(nil)
 )
 
 func newKind(dir string, c Config) (*kind, error) {
-	k := &kind{dir: dir}
+	k := &kind{dir: dir, locks: map[string]*sync.Mutex{}}
 	switch {
 	case os.Geteuid() != 0:
 	case c.User != 0 && !jail.Mapped(c.User):
@@ -103,14 +128,17 @@ func newKind(dir string, c Config) (*kind, error) {
 		k.user = nobody
 	} // else root is in a container of its own, and as good as any user
 	var err error
-	k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share)
+	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
+		return nil, err
+	}
+	k.network, err = newNetwork(dir, k.user, c)
 	return k, err
 }
 
 // The folders below Config.Dir, beside those of package folder.
 const (
 	mountDir = "mount" // empty: where roots are built, each unseen by the others
-	etcDir   = "etc"   // <stack>/{passwd, group}
+	etcDir   = "etc"   // resolv.conf, <stack>/{passwd, group}
 )
 
 // prepare makes what all containers use.
@@ -121,7 +149,12 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 	if err := os.MkdirAll(filepath.Join(k.dir, mountDir), 0o755); err != nil {
 		return err
 	}
-	return k.AccountFiles(filepath.Join(k.dir, etcDir))
+	if err := k.AccountFiles(filepath.Join(k.dir, etcDir)); err != nil {
+		return err
+	}
+	machine, _ := os.ReadFile("/etc/resolv.conf") // one that is not there has no domains
+	k.resolver = uplink.ResolverFile(string(machine))
+	return os.WriteFile(filepath.Join(k.dir, etcDir, resolverFile), []byte(k.resolver), 0o644)
 }
 
 // Describe implements folder.Kind.
@@ -131,6 +164,7 @@ func (k *kind) Describe(r *cell.Resources) {
 	} else if jail.CountsProcesses() {
 		r.Enforced = append(r.Enforced, "pids")
 	}
+	r.Networks = k.network.own
 	k.Groups.Describe(r)
 	r.Stacks = append(r.Stacks, k.Names()...)
 }
@@ -161,46 +195,142 @@ const jailFile = "jail.json"
 // programPath is where the lifecycle program is.
 const programPath = "/run/dewpoint/" + lifecycle.ProgramName
 
-// Command implements folder.Kind.
-func (k *kind) Command(prog *lifecycle.Program, s folder.Start) (*exec.Cmd, error) {
-	j, err := k.jail(prog, s)
-	if err != nil {
-		return nil, err
-	}
-	if k.landlock {
-		j = k.rules(prog, s)
-	}
-	spec, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(s.State, jailFile)
+// Start implements folder.Kind.
+func (k *kind) Start(ctx context.Context, prog *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
 	// Not the folders above: they may have been removed.
 	if err := os.Mkdir(s.State, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	if err := os.WriteFile(file, spec, 0o600); err != nil {
+	if err := k.Note(c, s); err != nil {
 		return nil, err
 	}
-	attr := jail.Attr(k.user)
-	if k.landlock {
-		attr = &syscall.SysProcAttr{}
-	}
-	args, err := k.Enter(s, attr)
-	if err != nil {
-		return nil, err
-	}
-	args = append(args, "-state", s.State, "-jail", file)
+	file := filepath.Join(s.State, jailFile)
+	args := []string{"-state", s.State, "-jail", file}
 	if s.NoFile > 0 {
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
-	args = append(args, "--", k.program(s))
-	args = append(args, s.Process.Args...)
+	args = append(append(args, "--", k.program(s)), s.Process.Args...)
+	env := slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	if k.landlock {
+		return k.startPlain(prog, c, s, file, args, env)
+	}
+	keeper, err := k.keeper(ctx, prog, c)
+	if err != nil {
+		return nil, err
+	}
+	j, err := k.jail(prog, c, s)
+	if err != nil {
+		return nil, err
+	}
+	if j.PIDs > 0 && k.user == 0 { // all of the container are one user
+		j.Others = others(keeper, c)
+	}
+	if err := writeSpec(file, j); err != nil {
+		return nil, err
+	}
+	if err := keeper.Start(ctx, filepath.Base(s.State), prog.Path, append([]string{"init"}, args...), env); err != nil {
+		return nil, err
+	}
+	return lifecycle.InitEnded(s.State), nil
+}
+
+// startPlain starts an init that is in no namespaces.
+func (k *kind) startPlain(prog *lifecycle.Program, c folder.Place, s folder.Start, file string, args, env []string) (<-chan struct{}, error) {
+	if err := writeSpec(file, k.rules(prog, s)); err != nil {
+		return nil, err
+	}
+	attr := &syscall.SysProcAttr{}
+	flags, err := k.Enter(c, 1, attr)
+	if err != nil {
+		return nil, err
+	}
 	// The command is not a context's: the process outlives it.
-	cmd := prog.Command(context.Background(), "init", args...)
-	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
-	cmd.SysProcAttr = attr
-	return cmd, nil
+	cmd := prog.Command(context.Background(), "init", append(flags, args...)...)
+	cmd.Env, cmd.SysProcAttr = env, attr
+	return folder.Child(prog, cmd)
+}
+
+func writeSpec(file string, j jail.Spec) error {
+	b, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
+
+// roles is how many there are in a container beside its programs: its keeper, and inits of a process and a sidecar or two.
+const roles = 4
+
+// keeper returns that of a container, and starts it if none runs.
+func (k *kind) keeper(ctx context.Context, prog *lifecycle.Program, c folder.Place) (lifecycle.Keeper, error) {
+	l := k.lock(c.Key)
+	l.Lock()
+	defer l.Unlock()
+	if keeper, alive := lifecycle.FindKeeper(c.States); alive {
+		return keeper, nil
+	}
+	addr := k.network.address(c)
+	attr := jail.Attr(k.user, addr.IsValid())
+	flags, err := k.Enter(c, roles, attr)
+	if err != nil {
+		return lifecycle.Keeper{}, err
+	}
+	if addr.IsValid() {
+		flags = append(flags, "-network", addr.String())
+	}
+	keeper, _, err := prog.StartKeeper(c.States, attr, flags...)
+	if err == nil && addr.IsValid() {
+		if err = k.network.attach(ctx, c, keeper); err != nil {
+			err = errors.Join(err, keeper.Kill(context.WithoutCancel(ctx)))
+		}
+	}
+	return keeper, err
+}
+
+// others counts the threads of a container that are no program's, and some that may come.
+func others(keeper lifecycle.Keeper, c folder.Place) uint64 {
+	const spare = 4
+	n := jail.Threads(keeper.PID) + spare
+	all, _ := os.ReadDir(c.States) // if it has gone nothing will run
+	for _, e := range all {
+		if s, err := lifecycle.InitState(filepath.Join(c.States, e.Name())); err == nil && s.Alive && s.PID != keeper.PID {
+			n += jail.Threads(s.PID) + spare
+		}
+	}
+	return n
+}
+
+// lock returns the mutex of a container.
+func (k *kind) lock(key string) *sync.Mutex {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locks[key] == nil {
+		k.locks[key] = &sync.Mutex{}
+	}
+	return k.locks[key]
+}
+
+// Open implements folder.Engine.
+func (k *kind) Open(_ context.Context, c folder.Place) error { return k.network.open(c) }
+
+// Overlays implements folder.Engine.
+func (k *kind) Overlays() bool { return false }
+
+// Networks implements folder.Engine.
+func (k *kind) Networks() bool { return k.network.own }
+
+// Addresses implements folder.Engine.
+func (k *kind) Addresses(c folder.Place) []cell.Address { return k.network.addresses(c) }
+
+// Unmount implements folder.Engine: mounts are in namespaces, and go with them.
+func (k *kind) Unmount(string) error { return nil }
+
+// End implements folder.Engine. The keeper has been ended.
+func (k *kind) End(ctx context.Context, c folder.Place) error {
+	k.mu.Lock()
+	delete(k.locks, c.Key)
+	k.mu.Unlock()
+	return k.network.close(ctx, c)
 }
 
 // program is what a program is called: where containers have no root of their own, it may stand in a folder of it.
@@ -243,12 +373,19 @@ func public(dir string) (all []string) {
 }
 
 // jail is what a process shall see.
-func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) {
+func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (jail.Spec, error) {
 	st, err := k.Find(s.Spec.Stack)
 	if err != nil {
 		return jail.Spec{}, err
 	}
 	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath, Links: st.Links, Files: st.Files}
+	own := k.network.address(c).IsValid()
+	if own { // where the resolver is a link, it leads to this
+		j.Files = map[string]string{}
+		for name := range st.Files {
+			j.Files[name] = k.resolver
+		}
+	}
 	if k.user != 0 {
 		j.User = jail.Inside
 	}
@@ -268,6 +405,9 @@ func (k *kind) jail(prog *lifecycle.Program, s folder.Start) (jail.Spec, error) 
 	}
 	for _, name := range []string{"passwd", "group"} {
 		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, st.Name, name), To: "/etc/" + name, Optional: true})
+	}
+	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); own && (err != nil || info.Mode().IsRegular()) {
+		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile, Optional: true})
 	}
 	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath})
 	if st.Dir != "/" && len(k.carried) > 0 {

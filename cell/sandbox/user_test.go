@@ -3,6 +3,7 @@
 package sandbox_test
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,7 @@ func TestWithoutRoot(t *testing.T) {
 	}
 	assert.Contains(t, string(out), "--- PASS: TestRuntime")
 	assert.Contains(t, string(out), "--- PASS: TestAttackPowers")
+	assert.Contains(t, string(out), "--- PASS: TestAttackTheNetwork")
 }
 
 func TestCapacityIsTheTruth(t *testing.T) {
@@ -58,6 +60,8 @@ func TestCapacityIsTheTruth(t *testing.T) {
 	assert.Equal(t, "namespaces", res.Isolation)
 	assert.Equal(t, []string{"host"}, res.Stacks)
 	assert.True(t, res.Survives)
+	_, err = os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	assert.Equal(t, err == nil, res.Networks)
 	assert.Subset(t, []string{"nofile", "pids", "memory", "cpu"}, res.Enforced) // each with a test of its own
 	if groups, err := cgroup.Open("dewpoint-test"); err == nil {
 		assert.Subset(t, res.Enforced, groups.Controllers())
@@ -67,12 +71,15 @@ func TestCapacityIsTheTruth(t *testing.T) {
 func TestWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	for text, c := range map[string]sandbox.Config{
-		"Config.Dir is empty":                        {},
-		`Config.AtLeast is "gvisor"`:                 {Dir: t.TempDir(), AtLeast: "gvisor"},
-		"stack s: open /no/such: no such file":       {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: "/no/such"}}},
-		"holds nothing: unpack a root filesystem":    {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: t.TempDir()}}},
-		`Config.Stacks names "a" twice`:              {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "a"}, {Name: "a"}}},
-		`Config.Share names "x": give absolute path`: {Dir: t.TempDir(), Share: []string{"x"}},
+		"Config.Dir is empty":                             {},
+		`Config.Network is "bridge": use "own" or "host"`: {Dir: t.TempDir(), Network: "bridge"},
+		`Config.Egress needs Config.Network "own"`:        {Dir: t.TempDir(), Network: sandbox.HostNetwork, Egress: []cell.EgressRule{}},
+		`Config.Egress: protocol "ip" is not known`:       {Dir: t.TempDir(), Egress: []cell.EgressRule{{Network: netip.MustParsePrefix("0.0.0.0/0"), Protocol: "ip"}}},
+		`Config.AtLeast is "gvisor"`:                      {Dir: t.TempDir(), AtLeast: "gvisor"},
+		"stack s: open /no/such: no such file":            {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: "/no/such"}}},
+		"holds nothing: unpack a root filesystem":         {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: t.TempDir()}}},
+		`Config.Stacks names "a" twice`:                   {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "a"}, {Name: "a"}}},
+		`Config.Share names "x": give absolute path`:      {Dir: t.TempDir(), Share: []string{"x"}},
 	} {
 		_, err := sandbox.New(t.Context(), c)
 		assert.ErrorContains(t, err, text)

@@ -164,7 +164,8 @@ func pump(ctx context.Context, s *scheduler.Scheduler, r *router.Router) error {
 		if !e.Synced {
 			delete(run, in.Index)
 			if !e.Gone && in.State == lrp.Running {
-				run[in.Index] = router.Backend{App: "hello", Instance: in.GUID, Index: in.Index, Addr: in.Addresses[0].Host}
+				at := in.Addresses[0]
+				run[in.Index] = router.Backend{App: "hello", Instance: in.GUID, Index: in.Index, Addr: at.Host, Dial: at.Dial}
 			}
 		}
 		route := router.Route{Host: "hello.example"}

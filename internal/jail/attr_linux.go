@@ -14,9 +14,12 @@ const Inside = 2000
 
 // Attr is how the first process is started. Files of programs belong to who runs this program or, if outside is not 0
 // (which only root may say), to that user: then the first process is root among its namespaces, and the
-// program becomes [Inside] (Spec.User).
-func Attr(outside int) *syscall.SysProcAttr {
+// program becomes [Inside] (Spec.User). With network it has one of its own, in which there is nothing yet.
+func Attr(outside int, network bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
+	if network {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
 	if outside != 0 {
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: Inside, HostID: outside, Size: 1}}
 		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
@@ -26,6 +29,9 @@ func Attr(outside int) *syscall.SysProcAttr {
 	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: Inside, HostID: os.Getegid(), Size: 1}}
 	// Else they would go with the execution, as the user inside is not root.
 	attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_KILL}
+	if network {
+		attr.AmbientCaps = append(attr.AmbientCaps, unix.CAP_NET_ADMIN)
+	}
 	return attr
 }
 

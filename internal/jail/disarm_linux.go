@@ -66,7 +66,7 @@ func limit(s Spec) error {
 	}
 	n := s.PIDs
 	if s.User == 0 { // the first process is of the same user, and counts
-		n += threads(1) + spare
+		n += Threads(1) + spare + s.Others
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {
 		return fmt.Errorf("limit processes to %d: %w", s.PIDs, err)
@@ -77,7 +77,8 @@ func limit(s Spec) error {
 // spare is how many threads more the first process may get. The limit is not for it, but it counts.
 const spare = 4
 
-func threads(pid int) uint64 {
+// Threads counts those of a process.
+func Threads(pid int) uint64 {
 	all, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	return uint64(len(all))
 }

@@ -1,9 +1,10 @@
 // Package jail makes a program run with a root filesystem, processes and powers of its own, without
 // being root. It needs no other program and no C.
 //
-// Two processes take part. The first is started in new namespaces (see [Attr]), in which it is
-// PID 1; it stays in the machine's own filesystem. It starts the second in a new mount namespace,
-// which calls [Enter]: that builds the root, goes there, lets go of all powers and becomes the program.
+// Three processes take part. The first is started in new namespaces (see [Attr]), in which it is PID 1; it stays in the
+// machine's own filesystem, and there is one for all programs of a container. It starts a second for each of them, in a
+// namespace of processes of its own. That starts the third in a new mount namespace, which calls [Enter]: it builds the
+// root, goes there, lets go of all powers and becomes the program.
 package jail
 
 // Spec is what a program shall see. Paths called "inside" are those of the new root.
@@ -27,8 +28,10 @@ type Spec struct {
 	Hostname string `json:"hostname,omitempty"`
 	// User, if not 0, is the user and group to become; else it stays who it is.
 	User int `json:"user,omitempty"`
-	// PIDs is how many processes and threads there may be at a time; 0: no limit.
-	PIDs uint64 `json:"pids,omitempty"`
+	// PIDs is how many processes and threads there may be at a time; 0: no limit. Others is how many there are that
+	// count, but are not the program's.
+	PIDs   uint64 `json:"pids,omitempty"`
+	Others uint64 `json:"others,omitempty"`
 	// Dir is where the program begins, inside.
 	Dir string `json:"dir"`
 	// Roles is the lifecycle program, inside: "lifecycle:NAME" is a role of it.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -168,6 +169,8 @@ func attack(name, arg string) (string, error) {
 			c.Close()
 		}
 		return "done", err
+	case "talk":
+		return talk(arg)
 	case "forks":
 		return forks(n)
 	case "suid": // of a program that is root's, here and outside
@@ -180,6 +183,25 @@ func attack(name, arg string) (string, error) {
 		<-time.After(time.Hour)
 	}
 	return "", fmt.Errorf("no attack %q", name)
+}
+
+// talk sends some MB to who sends back what it gets, and ends its own direction first.
+func talk(to string) (string, error) {
+	c, err := net.Dial("tcp", to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err == nil && !bytes.Equal(got, sent) {
+		return fmt.Sprintf("%d bytes of %d, or others", len(got), len(sent)), nil
+	}
+	return "done", err
 }
 
 // forks starts so many processes, and tells how many there can be.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os/exec"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
@@ -36,28 +35,26 @@ type Kind interface {
 	Writable(s cell.Spec, path string) error
 	// Path is what a path of a container is called inside.
 	Path(root, path string) string
-	// Command returns the command that runs a process under its init, to be started by
-	// [lifecycle.Program.Start].
-	Command(p *lifecycle.Program, s Start) (*exec.Cmd, error)
+	// Start starts the init of a process. Ended closes when that has ended; nil: it is to be asked for.
+	Start(ctx context.Context, p *lifecycle.Program, c Place, s Start) (ended <-chan struct{}, err error)
 	// Owner is who shall own the files of containers, as far as they are not made by processes
 	// there; ok is false if that is who runs this program.
 	Owner() (uid int, ok bool)
 }
 
-// Engine is a power of a Kind in which something else than this program runs the processes of a container, which is
-// more than a folder.
+// Engine is a power of a Kind whose containers are more than folders with processes.
 type Engine interface {
-	// Open makes what a container has beside its folder, layers included, as far as it is not there. It is called
-	// for each that was made or found.
+	// Open makes what a container has beside its folder, as far as it is not there. It is called for each that was made or
+	// found.
 	Open(ctx context.Context, c Place) error
+	// Overlays tells whether Open also shows the layers where they shall be seen; else each container has a copy of its own.
+	Overlays() bool
 	// Addresses are those of its ports; nil if it is reached at ports of this machine.
 	Addresses(c Place) []cell.Address
 	// Networks tells whether containers have networks of their own.
 	Networks() bool
 	// Unmount lets go of what killed programs have left mounted below a folder.
 	Unmount(dir string) error
-	// Start starts the init of a process. ended closes when that has ended.
-	Start(ctx context.Context, c Place, s Start) (ended <-chan struct{}, err error)
 	// End ends what runs and removes what Open and Start have made. Idempotent, also after a failure.
 	End(ctx context.Context, c Place) error
 	// Usage adds to what is known of what a container takes: its processes, and what /proc tells of them.

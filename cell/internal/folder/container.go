@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -175,7 +176,7 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err := c.r.starts.enter(ctx); err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
-	ended, err := c.start(ctx, Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
+	ended, err := c.r.cfg.Kind.Start(ctx, c.r.cfg.Program, c.place(), Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
 	c.r.starts.leave()
 	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
@@ -186,17 +187,10 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	return c.follow(ctx, state, ended, stdio), nil
 }
 
-// start starts the init of a process. The channel closes when that has ended.
-func (c *container) start(ctx context.Context, s Start) (<-chan struct{}, error) {
-	if c.r.engine != nil {
-		return c.r.engine.Start(ctx, c.place(), s)
-	}
-	cmd, err := c.r.cfg.Kind.Command(c.r.cfg.Program, s)
-	if err != nil {
-		return nil, err
-	}
+// Child starts the command of an init, for a Kind, as a child of this program.
+func Child(p *lifecycle.Program, cmd *exec.Cmd) (<-chan struct{}, error) {
 	cmd.SysProcAttr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
-	if err := c.r.cfg.Program.Start(cmd); err != nil {
+	if err := p.Start(cmd); err != nil {
 		return nil, err
 	}
 	ended := make(chan struct{})
@@ -379,7 +373,7 @@ func (c *container) kill(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	return nil
+	return killKeeper(ctx, dir)
 }
 
 // states lists the state folders of the processes of a container that is at dir. It knows them also if
@@ -395,7 +389,7 @@ func (c *container) states(dir string) (all []string, err error) {
 			return nil, err
 		}
 		for _, p := range processes {
-			if !p.IsDir() {
+			if !p.IsDir() || strings.HasPrefix(p.Name(), ".") {
 				continue // an Engine's
 			}
 			all = append(all, filepath.Join(dir, e.Name(), p.Name()))

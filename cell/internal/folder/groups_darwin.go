@@ -18,7 +18,10 @@ func OpenGroups(string) (*Groups, error) { return nil, errors.New("control group
 func (g *Groups) Describe(*cell.Resources) {}
 
 // Enter does nothing.
-func (g *Groups) Enter(Start, *syscall.SysProcAttr) (flags []string, err error) { return nil, nil }
+func (g *Groups) Enter(Place, int, *syscall.SysProcAttr) (flags []string, err error) { return nil, nil }
+
+// Note does nothing.
+func (g *Groups) Note(Place, Start) error { return nil }
 
 // Lift implements Limiter.
 func (g *Groups) Lift(string) error { return nil }

@@ -43,40 +43,47 @@ func (g *Groups) Describe(r *cell.Resources) {
 	}
 }
 
-// spare and spareMemory are what an init may take, which counts as well: threads, and bytes.
+// spare and spareMemory are what a role may take, which counts as well: threads, and bytes.
 const (
 	spare       = 16
 	spareMemory = 8 << 20
 )
 
-// Enter has an init begin in the group of its container, by attr and by flags of the role. What needs no limit is in none.
-func (g *Groups) Enter(s Start, attr *syscall.SysProcAttr) (flags []string, err error) {
+// Enter has a role begin in the group of its container, by attr and by flags of the role. What needs no limit is in none.
+// Roles is how many there may be beside programs.
+func (g *Groups) Enter(c Place, roles int, attr *syscall.SysProcAttr) (flags []string, err error) {
 	if g == nil {
 		return nil, nil
 	}
-	l := cgroup.Limits{Memory: s.Spec.Memory, CPU: s.Spec.CPU, PIDs: s.Spec.PIDs}
+	l := cgroup.Limits{Memory: c.Spec.Memory, CPU: c.Spec.CPU, PIDs: c.Spec.PIDs}
 	if !l.Any() {
 		return nil, nil
 	}
 	if l.PIDs > 0 {
-		l.PIDs += spare
+		l.PIDs += spare * roles
 	}
 	if l.Memory > 0 {
-		l.Memory += spareMemory
+		l.Memory += spareMemory * int64(roles)
 	}
-	key := keyOf(filepath.Base(filepath.Dir(s.State)))
-	if err := g.in.Make(key, l); err != nil {
-		return nil, errors.Join(err, g.in.Remove(key))
+	if err := g.in.Make(c.Key, l); err != nil {
+		return nil, errors.Join(err, g.in.Remove(c.Key))
 	}
-	// The folder is there, but in a container that is only tried.
-	if err := NoteKilled(s.State, g.in.Group(key)); err != nil {
-		return nil, err
-	}
-	files, err := g.in.Enter(key, attr)
+	files, err := g.in.Enter(c.Key, attr)
 	for _, f := range files {
 		flags = append(flags, "-group", f)
 	}
 	return flags, err
+}
+
+// Note notes for Exit, before a process is started, how things stand in the group of its container.
+func (g *Groups) Note(c Place, s Start) error {
+	if g == nil {
+		return nil
+	}
+	if err := os.Mkdir(s.State, 0o700); err != nil && !errors.Is(err, os.ErrExist) { // it is there, but in a try
+		return err
+	}
+	return NoteKilled(s.State, g.in.Group(c.Key))
 }
 
 // Lift implements Limiter.

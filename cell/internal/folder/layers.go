@@ -117,7 +117,7 @@ func (r *Runtime) putLayers(ctx context.Context, root *os.Root, all []cell.Layer
 		return err
 	}
 	for _, l := range all {
-		if r.engine != nil {
+		if r.overlays() {
 			break // it does better than to copy
 		}
 		if err := r.copyLayer(ctx, root, l); err != nil {
@@ -126,6 +126,9 @@ func (r *Runtime) putLayers(ctx context.Context, root *os.Root, all []cell.Layer
 	}
 	return nil
 }
+
+// overlays tells whether layers are shown, not copied.
+func (r *Runtime) overlays() bool { return r.engine != nil && r.engine.Overlays() }
 
 // fetches is how many layers of a container are fetched at the same time.
 const fetches = 8
@@ -211,11 +214,11 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, er
 	root, err := os.OpenRoot(dir)
 	if err == nil {
 		owner := 0 // of what is copied only the copies have one
-		if r.engine != nil {
+		if r.overlays() {
 			owner = r.owner()
 		}
 		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir), owner)
-		if err == nil && r.engine != nil {
+		if err == nil && r.overlays() {
 			err = r.giveAway(root, ".")
 		}
 		root.Close()

@@ -237,18 +237,21 @@ func (r *Runtime) Close() error {
 // Program is what offers the roles.
 func (r *Runtime) Program() *lifecycle.Program { return r.cfg.Program }
 
-// Try makes a folder like that of a container for a while, which nobody else sees.
-func (r *Runtime) Try(try func(Start) error) error {
+// Try makes a container of a stack for a while, which nobody else sees and which Engines do not know, and how the role check
+// would be started there.
+func (r *Runtime) Try(stack string, try func(Place, Start) error) error {
 	dir, err := os.MkdirTemp(filepath.Join(r.dir, makingDir), "try-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = removeAll(dir) }() // what is left goes with the next New
-	m := meta{State: statePrefix}
+	m := meta{State: statePrefix + rand.Text()[:12], Spec: cell.Spec{Stack: stack}}
 	if err := r.build(context.Background(), dir, m, nil); err != nil {
 		return err
 	}
-	return try(Start{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, m.State, "try"), Dir: "/home/vcap", Env: r.cfg.Env})
+	c := Place{ID: "try", Key: "try-" + keyOf(m.State), Dir: dir, Root: filepath.Join(dir, "root"), States: filepath.Join(dir, m.State), Spec: m.Spec}
+	return try(c, Start{Spec: m.Spec, Root: c.Root, State: filepath.Join(c.States, "try"), Dir: "/home/vcap", Env: r.cfg.Env,
+		Process: cell.Process{Path: "lifecycle:check"}})
 }
 
 // Capacity implements cell.Runtime.
@@ -341,7 +344,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	}
 	for _, l := range c.Layers {
 		m.Layers = append(m.Layers, l.Digest)
-		if r.engine != nil {
+		if r.overlays() {
 			m.Dirs = append(m.Dirs, l.Dir)
 		}
 	}
