@@ -6,14 +6,20 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
@@ -40,8 +46,12 @@ func BenchmarkStart(b *testing.B) {
 			r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog})
 			return r, r, err
 		},
+		"sandbox-host-network": func(b *testing.B) (cell.Runtime, io.Closer, error) {
+			r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Network: sandbox.HostNetwork})
+			return r, r, err
+		},
 	}
-	for _, name := range []string{"process", "sandbox"} {
+	for _, name := range []string{"process", "sandbox", "sandbox-host-network"} {
 		b.Run(name, func(b *testing.B) {
 			r, c, err := open[name](b)
 			if err != nil {
@@ -94,9 +104,15 @@ func benchStart(b *testing.B, a *cell.Agent, digest string) {
 // beside its app, idle.
 func BenchmarkCrowd(b *testing.B) {
 	needIsolation(b)
+	for _, network := range []string{sandbox.OwnNetwork, sandbox.HostNetwork} {
+		b.Run(network, func(b *testing.B) { benchCrowd(b, network) })
+	}
+}
+
+func benchCrowd(b *testing.B, network string) {
 	const n = 200
 	for b.Loop() {
-		r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog})
+		r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Network: network})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -159,4 +175,65 @@ func inits(b *testing.B) (sum int64) {
 		}
 	}
 	return sum
+}
+
+// BenchmarkNetwork has a program inside take 256 MiB from this machine, by the network of its own and by the machine's, in
+// turns; and connects to it from outside.
+func BenchmarkNetwork(b *testing.B) {
+	own := machine(b)
+	const size = 256 << 20
+	l, err := net.Listen("tcp4", own.String()+":0")
+	require.NoError(b, err)
+	defer l.Close()
+	block := make([]byte, 1<<20)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				for range size / len(block) {
+					_, _ = c.Write(block)
+				}
+				_ = c.Close()
+			}()
+		}
+	}()
+	isolated := networked(b, b.TempDir(), cell.EgressRule{Network: netip.PrefixFrom(own, 32)})
+	shared, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Network: sandbox.HostNetwork})
+	require.NoError(b, err)
+	spent, dialed := map[string]time.Duration{}, map[string]time.Duration{}
+	const dials = 200
+	for i := range b.N {
+		for name, r := range map[string]*sandbox.Runtime{"own": isolated, "host": shared} {
+			c, err := r.Create(b.Context(), cell.Creation{ID: "x" + strconv.Itoa(i), Spec: cell.Spec{Ports: []int{8080}}})
+			require.NoError(b, err)
+			p := program("serve")
+			p.ID, p.Env = "web", append(p.Env, "PORT="+strconv.Itoa(c.Info().Addresses[0].Port))
+			_, err = c.Run(b.Context(), p, cell.IO{})
+			require.NoError(b, err)
+			require.Eventually(b, func() bool { return answers(c) }, time.Minute, time.Millisecond)
+			begun := time.Now()
+			for range dials {
+				require.True(b, answers(c))
+			}
+			dialed[name] += time.Since(begun) / dials
+			var out bytes.Buffer
+			begun = time.Now()
+			run, err := c.Run(b.Context(), cell.Process{Path: "lifecycle:attack", Args: []string{"take=" + l.Addr().String()}}, cell.IO{Stdout: &out})
+			require.NoError(b, err)
+			_, err = run.Wait(b.Context())
+			require.NoError(b, err)
+			require.Equal(b, "take "+strconv.Itoa(size), strings.TrimSpace(out.String()))
+			spent[name] += time.Since(begun)
+			require.NoError(b, c.Destroy(b.Context()))
+		}
+	}
+	for name := range spent {
+		b.ReportMetric(size/1e6*float64(b.N)/spent[name].Seconds(), "MB/s-"+name)
+		b.ReportMetric(float64(dialed[name].Microseconds())/float64(b.N), "us-dial-"+name)
+	}
+	b.ReportMetric(0, "ns/op")
+	require.NoError(b, errors.Join(isolated.Close(), shared.Close()))
 }

@@ -44,7 +44,11 @@ func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform,
 		if limits == "" {
 			limits = "none"
 		}
-		fmt.Fprintf(pr.out, "Cell %s, isolation %s: %s; limits that are enforced: %s\n", s.ID, s.Total.Isolation, levels[s.Total.Isolation], limits)
+		network := "use the machine's network"
+		if s.Total.Networks {
+			network = "a network of their own, and reach others, but neither this machine nor each other"
+		}
+		fmt.Fprintf(pr.out, "Cell %s, isolation %s: %s%s; limits that are enforced: %s\n", s.ID, s.Total.Isolation, levels[s.Total.Isolation], network, limits)
 	}
 	if c.Why != "" {
 		fmt.Fprintf(pr.out, "No stronger isolation works here: %s\n", c.Why)
@@ -56,10 +60,10 @@ func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform,
 
 // levels say what a level of isolation does not stop.
 var levels = map[string]string{
-	local.None:           "apps run as plain processes of this user; push only code you trust",
-	sandbox.Landlock:     "apps do not see this user's files, but use the machine's network and see its processes",
-	sandbox.Namespaces:   "apps have files and processes of their own, but use the machine's network",
-	containerd.Isolation: "apps have files, processes and a network of their own, and reach others, but neither this machine nor each other",
+	local.None:           "apps run as plain processes of this user, so push only code you trust; they ",
+	sandbox.Landlock:     "apps do not see this user's files, but see the machine's processes and ",
+	sandbox.Namespaces:   "apps have files and processes of their own, and ",
+	containerd.Isolation: "apps have files and processes of their own, and ",
 }
 
 func (pr *printer) progress(e dewpoint.Progress) {

@@ -41,7 +41,7 @@ func (c *Client) Attach(ctx context.Context, p *lifecycle.Program, key string, k
 	process := os.NewFile(uintptr(fd), "pidfd")
 	defer func() { _ = process.Close() }()
 	for try := 0; ; try++ {
-		if err := c.start(p); err != nil {
+		if err := c.start(p); err != nil { //nolint:contextcheck // the process outlives the call
 			return err
 		}
 		// One that was about to leave may have gone.

@@ -169,6 +169,14 @@ func attack(name, arg string) (string, error) {
 			c.Close()
 		}
 		return "done", err
+	case "take": // all that somebody sends
+		c, err := net.Dial("tcp", arg)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		got, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, c, make([]byte, 256<<10))
+		return strconv.FormatInt(got, 10), err
 	case "talk":
 		return talk(arg)
 	case "forks":

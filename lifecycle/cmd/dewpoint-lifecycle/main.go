@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 
+	_ "github.com/dewpoint-go/dewpoint/internal/uplink" // the role by which sandboxes reach the world
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
