@@ -300,4 +300,3 @@ func TestRubbish(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 }
-
