@@ -21,7 +21,7 @@ func TestImportsStayLight(t *testing.T) {
 		module+"/staging", module+"/staging/buildpack").Output()
 	require.NoError(t, err)
 	allowed := []string{
-		module + "/blob", module + "/cell", module + "/cell/internal/ports", module + "/internal/size", module + "/internal/stream", module + "/logs", module + "/staging", module + "/staging/buildpack",
+		module + "/blob", module + "/cell", module + "/cell/internal/ports", module + "/internal/handover", module + "/internal/size", module + "/internal/stream", module + "/logs", module + "/staging", module + "/staging/buildpack",
 		"github.com/cespare/xxhash/v2", "github.com/google/uuid", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix", "golang.org/x/sys/windows",
 	}
 	for _, p := range strings.Fields(string(out)) {
