@@ -190,3 +190,16 @@ func CheckID(id string) error {
 }
 
 var errBadID = errors.New("not a valid id")
+
+// ImageRoots gives a Runtime the root filesystems of the images that it runs. droplet/oci.Roots is one. Its methods may be called by
+// any number of goroutines.
+type ImageRoots interface {
+	// Root returns the directory of an image's root filesystem, which is not changed, and which stays until release was called. An
+	// image that is named by its digest is unpacked once. Login gives credentials, if something has to be fetched (see Creation.Login);
+	// it may be nil.
+	Root(ctx context.Context, image string, login func(context.Context) (username, password string, err error)) (dir string, release func(), err error)
+	// Hold is Root for a directory that an earlier program got; fs.ErrNotExist: it is not there any more.
+	Hold(dir string) (release func(), err error)
+	// Collect removes what nobody holds, and nobody has held since then.
+	Collect(then time.Time) error
+}

@@ -22,13 +22,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dewpoint-go/dewpoint/internal/handover"
+	"github.com/dewpoint-go/dewpoint/internal/overlay"
 )
 
 // The role keeper is PID 1 of a container whose processes come and go. It starts an init for each that it is asked for,
 // reaps, and connects to ports of the container's own network for who is outside. What it is asked comes to the socket of its folder,
 // which is that of the states of inits; what an init is stands in a file of its state.
 //
-// keeper [-outside] [-group FILE]… [-network ADDRESS] DIR
+// keeper [-outside] [-group FILE]… [-network ADDRESS] [-mounts FILE] DIR
 const (
 	keeperDir    = ".keeper" // no process has such an id
 	keeperSocket = "socket"
@@ -49,6 +50,7 @@ type keeperRole struct {
 	dir     string
 	outside bool       // it stays in the machine's own filesystem, and inits in namespaces of processes of their own
 	network netip.Addr // what the container is called in its own network; not valid: it has none
+	mounts  string     // a file with a list of overlay.Overlay as JSON, which are to be mounted: for what is inside alone
 	groups  []string   // files of control groups to go to (cgroup.procs)
 
 	born chan struct{} // may be full
@@ -81,11 +83,12 @@ func (k *keeperRole) start(args []string) (*net.UnixListener, error) {
 	fl.BoolVar(&k.outside, "outside", false, "")
 	fl.Func("group", "", func(s string) error { k.groups = append(k.groups, s); return nil })
 	fl.TextVar(&k.network, "network", netip.Addr{}, "")
+	fl.StringVar(&k.mounts, "mounts", "", "")
 	if err := fl.Parse(args); err != nil {
 		return nil, err
 	}
 	if k.dir = fl.Arg(0); fl.NArg() != 1 {
-		return nil, errors.New("usage: keeper [-outside] [-group FILE]… [-network ADDRESS] DIR")
+		return nil, errors.New("usage: keeper [-outside] [-group FILE]… [-network ADDRESS] [-mounts FILE] DIR")
 	}
 	for _, g := range k.groups {
 		if err := os.WriteFile(g, []byte("0"), 0); err != nil {
@@ -107,6 +110,11 @@ func (k *keeperRole) start(args []string) (*net.UnixListener, error) {
 			return nil, err
 		}
 	}
+	if k.mounts != "" {
+		if err := mountAll(k.mounts); err != nil {
+			return nil, fmt.Errorf("mounts: %w", err)
+		}
+	}
 	if k.network.IsValid() {
 		var err error
 		if k.tun, err = openNetwork(k.network); err != nil {
@@ -120,6 +128,27 @@ func (k *keeperRole) start(args []string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return l, os.Rename(file+".new", file)
+}
+
+// mountAll mounts what a file lists, in its order.
+func mountAll(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var all []overlay.Overlay
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	for _, o := range all {
+		if err := o.Mount(true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *keeperRole) reap() {

@@ -29,6 +29,9 @@ type Config struct {
 	Namespace string
 	// Stacks are the root filesystems that are offered, the first for works that name none. Nil: HostStack.
 	Stacks []Stack
+	// Images gives the root filesystems of images, such as those of droplet/oci; nil: none are run. Their files have the owners that the
+	// image names (oci.RootsConfig.KeepOwners), and programs its user, who must not be root.
+	Images cell.ImageRoots
 	// Share names files and folders of this machine that every container sees, read-only, at their own
 	// place: a toolchain in /opt, for instance.
 	Share []string

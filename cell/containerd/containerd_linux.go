@@ -60,7 +60,7 @@ func open(ctx context.Context, c Config) (_ *Runtime, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+	f, err := folder.New(ctx, folder.Config{Kind: k, Images: c.Images, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
 		return nil, errors.Join(err, k.close())
@@ -115,6 +115,7 @@ func newKind(dir string, c Config) (*kind, error) {
 	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
 		return nil, err
 	}
+	k.Images = c.Images != nil
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, c); err != nil {
 			return nil, err
@@ -166,13 +167,18 @@ func (k *kind) idle() bool {
 
 // Describe implements folder.Kind.
 func (k *kind) Describe(r *cell.Resources) {
-	r.Isolation, r.Networks = Isolation, k.network != nil
+	r.Isolation, r.Networks, r.Images = Isolation, k.network != nil, k.Images
 	r.Enforced = append(r.Enforced, k.limits...)
 	r.Stacks = append(r.Stacks, k.Names()...)
 }
 
 // Owner implements folder.Kind.
-func (k *kind) Owner() (int, bool) { return vcap, true }
+func (k *kind) Owner(of *folder.Image) (int, bool) {
+	if of != nil {
+		return of.UID, true
+	}
+	return vcap, true
+}
 
 // Path implements folder.Kind.
 func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }

@@ -22,6 +22,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
 	"github.com/dewpoint-go/dewpoint/cell/containerd"
+	"github.com/dewpoint-go/dewpoint/cell/internal/attacktest"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
@@ -205,5 +206,17 @@ func TestNothingLeaks(t *testing.T) {
 	need(t)
 	celltest.RunLeaks(t, func(t *testing.T) celltest.Runtime {
 		return celltest.Runtime{Runtime: openClean(t, t.TempDir()), Program: program}
+	})
+}
+
+func TestImages(t *testing.T) {
+	t.Parallel()
+	need(t)
+	dir := t.TempDir()
+	t.Cleanup(func() { empty(t, dir) })
+	attacktest.Images(t, 0, false, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Images: roots})
+		require.NoError(t, err)
+		return r, func() { assert.NoError(t, r.Close()) }
 	})
 }

@@ -1,8 +1,10 @@
 package containerd
 
 import (
+	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 
@@ -39,12 +41,17 @@ const (
 
 // spec is what the keeper of a container sees, and with it all processes there.
 func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
-	st, err := k.Find(c.Spec.Stack)
+	st, err := k.stack(c)
 	if err != nil {
 		return nil, err
 	}
 	base := filepath.Join(c.Dir, baseDir)
-	if err := k.makeBase(base, st); err != nil {
+	if c.Image != nil {
+		base, err = folder.ImageRoot(c), linkKeeper(folder.ImageRoot(c))
+	} else {
+		err = k.makeBase(base, st)
+	}
+	if err != nil {
 		return nil, err
 	}
 	mounts, err := k.mounts(c, st)
@@ -55,15 +62,15 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return nil, err
 	}
-	path, args := k.role(st, "keeper", statesPath)
+	role, args := k.role(st, "keeper", statesPath)
 	// runc runs what the first argument names, and that tells the role, too.
-	if args[0] = path; path == programPath {
+	if args[0] = role; role == programPath {
 		args[0] = keeperPath
 	}
 	s := &oci.Spec{
 		Version:  specs.Version,
 		Hostname: "dewpoint",
-		Root:     &specs.Root{Path: base, Readonly: true},
+		Root:     &specs.Root{Path: base, Readonly: c.Image == nil},
 		Mounts:   mounts,
 		Process: &specs.Process{
 			Cwd: "/", Args: args, Env: []string{},
@@ -91,6 +98,44 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
 	return s, nil
+}
+
+// stack is that of a container; for an image, one of which nothing is to be mounted.
+func (k *kind) stack(c folder.Place) (stack.Stack, error) {
+	if c.Image != nil {
+		return stack.Stack{Dir: c.Image.Dir}, nil
+	}
+	return k.Find(c.Spec.Stack)
+}
+
+// linkKeeper makes the link in the root of an image, which may hold anything, and takes others away in whose place something is mounted.
+func linkKeeper(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // it only led there
+	// runc makes links in /dev before it goes to the root (1.1.5 does), so one that leads out would have them on the machine.
+	for _, name := range []string{"dev", "proc", "sys", "run"} {
+		if info, err := root.Lstat(name); err == nil && !info.IsDir() {
+			return fmt.Errorf("/%s of the image is no folder", name)
+		}
+	}
+	for _, name := range []string{"etc/" + resolverFile, "etc/hosts"} {
+		if info, err := root.Lstat(name); err == nil && info.Mode()&os.ModeSymlink != 0 {
+			if err := root.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	name := keeperPath[1:]
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("a place for the lifecycle program in the image: %w", err)
+	}
+	if err := root.Symlink(lifecycle.ProgramName, name); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return nil
 }
 
 var masked = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users",
@@ -192,6 +237,11 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 	for _, b := range st.Binds {
 		bind(b)
 	}
+	if c.Image != nil {
+		k.bindImage(bind)
+		bind(jail.Bind{From: c.States, To: statesPath, Write: true})
+		return all, nil
+	}
 	own, err := os.ReadDir(c.Root)
 	if err != nil {
 		return nil, err
@@ -219,6 +269,26 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		bind(jail.Bind{From: p, To: p})
 	}
 	return all, nil
+}
+
+// bindImage binds what an image is shown beside its own.
+func (k *kind) bindImage(bind func(jail.Bind)) {
+	resolver := "/etc/" + resolverFile
+	if k.network != nil {
+		resolver = filepath.Join(k.dir, etcDir, resolverFile)
+	}
+	bind(jail.Bind{From: k.prog.Path, To: programPath})
+	for _, b := range k.carried {
+		bind(b)
+	}
+	for from, to := range map[string]string{resolver: "/etc/" + resolverFile, "/etc/hosts": "/etc/hosts"} {
+		if _, err := os.Stat(from); err == nil {
+			bind(jail.Bind{From: from, To: to})
+		}
+	}
+	for _, p := range k.Share {
+		bind(jail.Bind{From: p, To: p})
+	}
 }
 
 // writable are the folders in which programs may write.

@@ -73,13 +73,16 @@ func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, 
 	if err != nil {
 		return nil, err
 	}
-	st, err := k.Find(c.Spec.Stack)
+	st, err := k.stack(c)
 	if err != nil {
 		return nil, err
 	}
 	id := filepath.Base(s.State)
 	inside := filepath.Join(statesPath, id)
-	spec := jail.Spec{Built: true, User: vcap, Dir: s.Dir, Roles: programPath, Binds: writable(c.Root)}
+	spec := jail.Spec{Built: true, User: vcap, Group: vcap, Dir: s.Dir, Roles: programPath, Binds: writable(c.Root)}
+	if c.Image != nil {
+		spec.Image, spec.User, spec.Group, spec.Binds = "/", c.Image.UID, c.Image.GID, nil
+	}
 	if st.Dir != "/" && len(k.carried) > 0 {
 		spec.Loader, _ = k.role(st, "")
 	}
@@ -99,7 +102,10 @@ func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, 
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
 	args = append(append(args, "--", s.Process.Path), s.Process.Args...)
-	env := slices.Concat([]string{"HOME=/home/vcap", "USER=vcap", "TMPDIR=/tmp"}, s.Env, s.Process.Env)
+	env := slices.Concat(s.Env, s.Process.Env)
+	if c.Image == nil {
+		env = append([]string{"HOME=/home/vcap", "USER=vcap", "TMPDIR=/tmp"}, env...)
+	}
 	path, argv := k.role(st, "init", args...)
 	if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Start(ctx, id, path, argv, env); err != nil {
 		return nil, err

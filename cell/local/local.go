@@ -31,6 +31,8 @@ type Config struct {
 	// Share names absolute paths of this machine that containers see too, read-only, such as a toolchain
 	// in somebody's home.
 	Share []string
+	// Images gives the root filesystems of images; nil: none are run. It needs sandbox.Namespaces (see sandbox.Config.Images).
+	Images cell.ImageRoots
 	// Path is the PATH on which tools of this machine are looked up. Where the machine's files are not
 	// all seen, it is cut to the folders that are (Cell.Path). "": the usual folders.
 	Path string
@@ -46,6 +48,8 @@ type Cell struct {
 	Level string
 	// Why says why no stronger level was taken, "" if that was asked for or there is none.
 	Why string
+	// Lacks tells what this machine does not give to containers at that level, each with the reason and the cure.
+	Lacks []string
 	// Path is the PATH inside, and Hidden are the folders of Config.Path that are not seen there.
 	Path   string
 	Hidden []string
@@ -55,6 +59,9 @@ type Cell struct {
 func Open(ctx context.Context, c Config) (*Cell, error) {
 	switch c.Isolation {
 	case None:
+		if c.Images != nil {
+			return nil, fmt.Errorf("local.Open: Config.Images needs isolation: %w with %q", errors.ErrUnsupported, None)
+		}
 		return plain(ctx, c, nil)
 	case "", sandbox.Landlock, sandbox.Namespaces:
 	default:
@@ -63,15 +70,15 @@ func Open(ctx context.Context, c Config) (*Cell, error) {
 	out := &Cell{}
 	shown, hidden := sandbox.Visible(filepath.SplitList(c.Path), c.Share)
 	out.Path, out.Hidden = strings.Join(shown, string(os.PathListSeparator)), hidden
-	conf := sandbox.Config{Dir: c.Dir, Share: c.Share, AtLeast: c.Isolation, Logger: c.Logger}
+	conf := sandbox.Config{Dir: c.Dir, Share: c.Share, Images: c.Images, AtLeast: c.Isolation, Logger: c.Logger}
 	if out.Path != "" {
 		conf.Env = []string{"PATH=" + out.Path}
 	}
 	r, err := sandbox.New(ctx, conf)
 	switch {
 	case err == nil:
-		out.Runtime, out.Closer = r, r
-	case c.Isolation == "" && errors.Is(err, errors.ErrUnsupported):
+		out.Runtime, out.Closer, out.Lacks = r, r, r.Lacks()
+	case c.Isolation == "" && c.Images == nil && errors.Is(err, errors.ErrUnsupported):
 		return plain(ctx, c, err)
 	default:
 		return nil, err

@@ -66,7 +66,7 @@ func (plain) Writable(cell.Spec, string) error { return nil }
 
 func (plain) Path(root, p string) string { return filepath.Join(root, path.Clean("/"+p)) }
 
-func (plain) Owner() (int, bool) { return 0, false }
+func (plain) Owner(*folder.Image) (int, bool) { return 0, false }
 
 func (k plain) Start(_ context.Context, prog *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
 	attr := &syscall.SysProcAttr{}

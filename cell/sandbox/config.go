@@ -31,6 +31,9 @@ const (
 // HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
 const HostStack = "host"
 
+// Nobody is the user of this machine whom programs are where this one is root and Config.User is 0.
+const Nobody = 65534
+
 // Config configures [New].
 type Config struct {
 	// Dir is where the containers are; required, and for one program at a time. It is
@@ -38,6 +41,10 @@ type Config struct {
 	Dir string
 	// Stacks are the root filesystems that are offered, the first for works that name none. Nil: HostStack.
 	Stacks []Stack
+	// Images gives the root filesystems of images, such as those of droplet/oci; nil: none are run. All files of an image belong to the
+	// user whom its programs are, be it root; there is no other inside. Where this program is root they have to be Config.User's
+	// (oci.RootsConfig.Owner), and images whose user is root are refused. It needs Namespaces, and overlays (Linux 5.11) over Dir.
+	Images cell.ImageRoots
 	// Share names files and folders of this machine that every container sees, read-only, at their own
 	// place: a toolchain in /opt, for instance.
 	Share []string
@@ -52,7 +59,7 @@ type Config struct {
 	// what a rule allows that names one address (a /32). Names are resolved in any case.
 	Egress []cell.EgressRule
 	// User is the user and group of this machine to whom what runs in containers belongs, if this program runs
-	// as root; 0: 65534, nobody. It should have nothing else. In any other case it is who runs this program.
+	// as root; 0: Nobody. It should have nothing else. In any other case it is who runs this program.
 	User int
 	// Program is what offers the roles; nil: it is prepared in Dir from Source.
 	Program *lifecycle.Program

@@ -33,7 +33,7 @@ func TestAStackFromAnImage(t *testing.T) {
 		Droplet: f.Name(), Stack: "dir:" + attacktest.Writable(t), To: "oci:" + t.TempDir(),
 	})
 	require.NoError(t, err)
-	roots, err := maker.Roots(t.TempDir())
+	roots, err := maker.Roots(oci.RootsConfig{Dir: t.TempDir()})
 	require.NoError(t, err)
 	root, err := roots.Get(t.Context(), img.Ref)
 	require.NoError(t, err)
@@ -52,4 +52,20 @@ func TestAStackFromAnImage(t *testing.T) {
 		[2]string{"append=/data/f", "EROFS"},
 		[2]string{"write=/x", "EROFS"},
 	)
+}
+
+func TestImages(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	dir := t.TempDir()
+	owner := 0
+	if os.Geteuid() == 0 {
+		owner = 65534 // Config.User
+	}
+	t.Cleanup(func() { empty(t, dir) })
+	attacktest.Images(t, owner, owner == 0, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+		r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Images: roots})
+		require.NoError(t, err)
+		return r, func() { assert.NoError(t, r.Close()) }
+	})
 }

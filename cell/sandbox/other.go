@@ -36,5 +36,8 @@ func (*Runtime) Capacity(context.Context) (cell.Resources, error) {
 	return cell.Resources{}, unsupported()
 }
 
+// Lacks tells nothing.
+func (*Runtime) Lacks() []string { return nil }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }

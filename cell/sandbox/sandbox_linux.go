@@ -32,9 +32,6 @@ type Runtime struct {
 
 var _ cell.Runtime = (*Runtime)(nil)
 
-// nobody is the user of programs where this one is root.
-const nobody = 65534
-
 // New opens the folder, finds the containers that are there, and runs a program in each stack. If that
 // does not succeed, the error says why and what helps; it wraps [errors.ErrUnsupported] if this machine gives no
 // isolation, or less than Config.AtLeast. If another program has the folder open,
@@ -67,9 +64,9 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	}
 	var without error
 	if k.Groups, without = folder.OpenGroups(dir); without != nil {
-		c.Logger.Info("memory and processor time are not limited", "reason", without)
+		k.lack("memory and processor time are not limited", without, "run this as root, or by systemd-run --user --scope -p Delegate=yes")
 	}
-	f, err := folder.New(ctx, folder.Config{Kind: k, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
+	f, err := folder.New(ctx, folder.Config{Kind: k, Images: c.Images, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
 		return nil, err
@@ -82,8 +79,19 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	for _, l := range k.lacks {
+		c.Logger.Info(l)
+	}
 	k.network.reattach(ctx) // what an earlier program has left
 	return r, nil
+}
+
+// Lacks tells what this machine does not give, each with the reason and the cure; New has also told the Logger.
+func (r *Runtime) Lacks() []string { return slices.Clone(r.k.lacks) }
+
+// lack notes one.
+func (k *kind) lack(what string, err error, cure string) {
+	k.lacks = append(k.lacks, fmt.Sprintf("%s: %v; %s", what, err, cure))
 }
 
 // Close ends the Runtime and leaves the containers as they are; processes go on. Another program may then open the
@@ -101,6 +109,9 @@ type kind struct {
 	dir     string
 	user    int // of this machine; 0: who runs this program
 	network *network
+	// overlays tells that layers and images are shown by them; else layers are copied. Set before the kind is used.
+	overlays bool
+	lacks    []string
 
 	resolver string      // /etc/resolv.conf of networks of their own
 	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
@@ -124,13 +135,14 @@ func newKind(dir string, c Config) (*kind, error) {
 		return nil, fmt.Errorf("Config.User is %d, and there is no such user in the container in which this program runs: name another", c.User)
 	case c.User != 0:
 		k.user = c.User
-	case jail.Mapped(nobody):
-		k.user = nobody
+	case jail.Mapped(Nobody):
+		k.user = Nobody
 	} // else root is in a container of its own, and as good as any user
 	var err error
 	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
 		return nil, err
 	}
+	k.Images = c.Images != nil
 	k.network, err = newNetwork(dir, k.user, c)
 	return k, err
 }
@@ -164,13 +176,13 @@ func (k *kind) Describe(r *cell.Resources) {
 	} else if jail.CountsProcesses() {
 		r.Enforced = append(r.Enforced, "pids")
 	}
-	r.Networks = k.network.own
+	r.Networks, r.Images = k.network.own, k.Images
 	k.Groups.Describe(r)
 	r.Stacks = append(r.Stacks, k.Names()...)
 }
 
 // Owner implements folder.Kind.
-func (k *kind) Owner() (int, bool) { return k.user, k.user != 0 }
+func (k *kind) Owner(*folder.Image) (int, bool) { return k.user, k.user != 0 }
 
 // Path implements folder.Kind. With a root of their own, paths are what they are.
 func (k *kind) Path(root, p string) string {
@@ -210,7 +222,10 @@ func (k *kind) Start(ctx context.Context, prog *lifecycle.Program, c folder.Plac
 		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
 	}
 	args = append(append(args, "--", k.program(s)), s.Process.Args...)
-	env := slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	env := slices.Concat(s.Env, s.Process.Env)
+	if c.Image == nil {
+		env = append([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, env...)
+	}
 	if k.landlock {
 		return k.startPlain(prog, c, s, file, args, env)
 	}
@@ -270,10 +285,21 @@ func (k *kind) keeper(ctx context.Context, prog *lifecycle.Program, c folder.Pla
 		return keeper, nil
 	}
 	addr := k.network.address(c)
-	attr := jail.Attr(k.user, addr.IsValid())
+	mounts, err := k.mounts(c)
+	if err != nil {
+		return lifecycle.Keeper{}, err
+	}
+	n := jail.Namespaces{Outside: k.user, UID: jail.Inside, GID: jail.Inside, Network: addr.IsValid(), Mounts: mounts != ""}
+	if c.Image != nil {
+		n.UID, n.GID = c.Image.UID, c.Image.GID
+	}
+	attr := n.Attr()
 	flags, err := k.Enter(c, roles, attr)
 	if err != nil {
 		return lifecycle.Keeper{}, err
+	}
+	if mounts != "" {
+		flags = append(flags, "-mounts", mounts)
 	}
 	if addr.IsValid() {
 		flags = append(flags, "-network", addr.String())
@@ -285,6 +311,44 @@ func (k *kind) keeper(ctx context.Context, prog *lifecycle.Program, c folder.Pla
 		}
 	}
 	return keeper, err
+}
+
+// mountsFile, in a container's folder, lists what its keeper mounts.
+const mountsFile = "mounts.json"
+
+// mounts writes down what the keeper of a container is to mount; "": nothing.
+func (k *kind) mounts(c folder.Place) (file string, err error) {
+	all, err := folder.Overlays(c, k.user, k.user)
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	for i := range all {
+		if all[i].Owner != 0 {
+			all[i].Owner = jail.Inside // as the keeper calls it
+		}
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(c.Dir, mountsFile)
+	return file, os.WriteFile(file, b, 0o600)
+}
+
+// View implements folder.Engine. What the keeper has mounted is seen by way of it.
+func (k *kind) View(ctx context.Context, c folder.Place) (string, error) {
+	dir := c.Root
+	switch {
+	case c.Image != nil:
+		dir = folder.ImageRoot(c)
+	case len(c.Layers) == 0:
+		return dir, nil
+	}
+	keeper, err := k.keeper(ctx, k.network.prog, c)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root%s", keeper.PID, dir), nil
 }
 
 // others counts the threads of a container that are no program's, and some that may come.
@@ -311,10 +375,15 @@ func (k *kind) lock(key string) *sync.Mutex {
 }
 
 // Open implements folder.Engine.
-func (k *kind) Open(_ context.Context, c folder.Place) error { return k.network.open(c) }
+func (k *kind) Open(_ context.Context, c folder.Place) error {
+	if c.Image != nil && k.user != 0 && c.Image.UID == 0 {
+		return fmt.Errorf("image %s: its user is root: %w where the program of the cell is root: run that as an ordinary user, or give another user", c.Spec.Image, errors.ErrUnsupported)
+	}
+	return k.network.open(c)
+}
 
 // Overlays implements folder.Engine.
-func (k *kind) Overlays() bool { return false }
+func (k *kind) Overlays() bool { return k.overlays }
 
 // Networks implements folder.Engine.
 func (k *kind) Networks() bool { return k.network.own }
@@ -374,6 +443,9 @@ func public(dir string) (all []string) {
 
 // jail is what a process shall see.
 func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (jail.Spec, error) {
+	if c.Image != nil {
+		return k.jailImage(prog, c, s), nil
+	}
 	st, err := k.Find(s.Spec.Stack)
 	if err != nil {
 		return jail.Spec{}, err
@@ -387,7 +459,7 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 		}
 	}
 	if k.user != 0 {
-		j.User = jail.Inside
+		j.User, j.Group = jail.Inside, jail.Inside
 	}
 	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
 		j.PIDs = uint64(s.Spec.PIDs)
@@ -417,4 +489,28 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 		j.Binds = append(j.Binds, jail.Bind{From: p, To: p})
 	}
 	return j, nil
+}
+
+// jailImage is what a process sees whose root is that of an image.
+func (k *kind) jailImage(prog *lifecycle.Program, c folder.Place, s folder.Start) jail.Spec {
+	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Image: folder.ImageRoot(c), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath}
+	if k.user != 0 {
+		j.User, j.Group = c.Image.UID, c.Image.GID
+	}
+	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
+		j.PIDs = uint64(s.Spec.PIDs)
+	}
+	resolver := "/etc/" + resolverFile
+	if k.network.address(c).IsValid() {
+		resolver = filepath.Join(k.dir, etcDir, resolverFile)
+	}
+	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath}, jail.Bind{From: resolver, To: "/etc/" + resolverFile, Optional: true},
+		jail.Bind{From: "/etc/hosts", To: "/etc/hosts", Optional: true})
+	if len(k.carried) > 0 {
+		j.Binds, j.Loader = append(j.Binds, k.carried...), stack.LoaderPath
+	}
+	for _, p := range k.Share {
+		j.Binds = append(j.Binds, jail.Bind{From: p, To: p, Optional: true})
+	}
+	return j
 }

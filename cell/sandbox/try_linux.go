@@ -15,24 +15,42 @@ import (
 	"github.com/dewpoint-go/dewpoint/lifecycle"
 )
 
-// level takes the strongest level that works, and at that the networks.
+// level takes the strongest level that works, and at that the networks, and how layers are shown.
 func (k *kind) level(ctx context.Context, f *folder.Runtime, c Config) error {
-	k.network.own = c.Network != HostNetwork
-	err := k.tryAll(ctx, f)
-	if err != nil && k.network.own {
-		k.network.own = false
-		if e := k.tryAll(ctx, f); e == nil {
-			switch { // it is the network that does not work
-			case c.Network == OwnNetwork:
-				return fmt.Errorf("Config.Network is %q: %w; %s", OwnNetwork, err, networkCure())
-			case c.Egress != nil:
-				return fmt.Errorf("Config.Egress needs networks of their own: %w; %s", err, networkCure())
-			}
-			c.Logger.Info("containers have this machine's network", "reason", err, "cure", networkCure())
-			err = nil
-		}
+	// First all that may be, then less: each failure is that of what the next one leaves out.
+	var failed []error
+	type choice struct{ own, overlays bool }
+	choices := []choice{{true, true}, {true, false}, {false, true}, {false, false}}
+	if c.Network == HostNetwork {
+		choices = choices[2:]
 	}
-	if err == nil || c.AtLeast == Namespaces || !errors.Is(err, errors.ErrUnsupported) {
+	for _, now := range choices {
+		k.network.own, k.overlays = now.own, now.overlays
+		err := k.tryAll(ctx, f)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if !now.own && c.Network != HostNetwork {
+			switch err := failed[len(failed)-1]; {
+			case c.Network == OwnNetwork:
+				return fmt.Errorf("Config.Network is %q: %w; %s", OwnNetwork, failed[1], networkCure())
+			case c.Egress != nil:
+				return fmt.Errorf("Config.Egress needs networks of their own: %w; %s", failed[1], networkCure())
+			default:
+				k.lack("each container has this machine's network", err, networkCure())
+			}
+		}
+		if !now.overlays {
+			if k.Images = false; c.Images != nil {
+				return fmt.Errorf("Config.Images needs overlays over %s: %w", c.Dir, failed[len(failed)-1])
+			}
+			k.lack("layers are copied for each container", failed[len(failed)-1], "put Config.Dir on another file system, such as ext4 or xfs")
+		}
+		return nil
+	}
+	err := failed[len(failed)-1]
+	if c.AtLeast == Namespaces || !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	for _, s := range k.Stacks {
@@ -40,11 +58,14 @@ func (k *kind) level(ctx context.Context, f *folder.Runtime, c Config) error {
 			return fmt.Errorf("stack %s needs namespaces: %w", s.Name, err)
 		}
 	}
-	if c.Network == OwnNetwork || c.Egress != nil {
+	switch {
+	case c.Network == OwnNetwork || c.Egress != nil:
 		return fmt.Errorf("networks of their own need namespaces: %w", err)
+	case c.Images != nil:
+		return fmt.Errorf("Config.Images needs namespaces: %w", err)
 	}
 	// Another user could not come to the folders of this one's.
-	k.landlock, k.user = true, 0
+	k.landlock, k.user, k.overlays = true, 0, false
 	if e := try(ctx, f, k, k.Stacks[0].Name); e != nil {
 		return errors.Join(err, e)
 	}
@@ -93,6 +114,13 @@ func try(ctx context.Context, f *folder.Runtime, k *kind, name string) error {
 	return f.Try(name, func(c folder.Place, s folder.Start) (err error) {
 		if err := k.Open(ctx, c); err != nil {
 			return err
+		}
+		if k.overlays {
+			lower := filepath.Join(c.Dir, "lower")
+			if err := os.Mkdir(lower, 0o755); err != nil {
+				return err
+			}
+			c.Layers = []folder.Layer{{From: lower, To: "/home/vcap/layer"}}
 		}
 		defer func() {
 			ctx := context.WithoutCancel(ctx)

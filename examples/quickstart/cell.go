@@ -7,9 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/containerd"
 	"github.com/dewpoint-go/dewpoint/cell/local"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
+	"github.com/dewpoint-go/dewpoint/droplet/oci"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
 )
 
@@ -18,11 +22,15 @@ var cells = map[string]string{"auto": "", "sandbox": sandbox.Landlock, "process"
 
 // openCell opens the cell, which finds this machine's tools on the PATH of this program.
 func openCell(ctx context.Context, o *options) (*local.Cell, error) {
+	roots, err := openRoots(o)
+	if err != nil {
+		return nil, err
+	}
 	if o.cell == containerd.Isolation {
-		return openContainerd(ctx, o)
+		return openContainerd(ctx, o, roots)
 	}
 	c, err := local.Open(ctx, local.Config{
-		Dir: filepath.Join(o.data, "cell"), Isolation: cells[o.cell], Share: o.share, Path: os.Getenv("PATH"),
+		Dir: filepath.Join(o.data, "cell"), Isolation: cells[o.cell], Share: o.share, Images: roots, Path: os.Getenv("PATH"),
 	})
 	if err != nil {
 		return nil, usagef("-cell: %w", err)
@@ -30,11 +38,38 @@ func openCell(ctx context.Context, o *options) (*local.Cell, error) {
 	return c, nil
 }
 
+// openRoots opens the folder of the images' root filesystems, if an image is pushed. Each kind of cell has its own: their files
+// belong to others.
+func openRoots(o *options) (cell.ImageRoots, error) {
+	if o.image == "" {
+		return nil, nil
+	}
+	c, err := oci.New(oci.Config{Keychain: authn.DefaultKeychain})
+	if err != nil {
+		return nil, err
+	}
+	conf := oci.RootsConfig{Dir: filepath.Join(o.data, "images")}
+	switch {
+	case o.cell == containerd.Isolation:
+		conf = oci.RootsConfig{Dir: filepath.Join(o.data, "images-containerd"), KeepOwners: true}
+	case os.Geteuid() == 0:
+		conf.Owner = sandbox.Nobody
+	}
+	roots, err := c.Roots(conf)
+	if err != nil {
+		return nil, usagef("-data: %w", err)
+	}
+	return roots, nil
+}
+
+// rootInside tells whether programs of images may be root inside: that is this user, or nobody at all, outside.
+func rootInside(o *options) bool { return o.cell != containerd.Isolation && os.Geteuid() != 0 }
+
 // openContainerd opens the cell of a containerd: the given one, or one that is started and ends with this program.
-func openContainerd(ctx context.Context, o *options) (*local.Cell, error) {
+func openContainerd(ctx context.Context, o *options, roots cell.ImageRoots) (*local.Cell, error) {
 	shown, hidden := sandbox.Visible(filepath.SplitList(os.Getenv("PATH")), o.share)
 	path := strings.Join(shown, string(os.PathListSeparator))
-	r, err := containerd.New(ctx, containerd.Config{Dir: filepath.Join(o.data, "cell-containerd"), Socket: o.socket, Share: o.share, Env: []string{"PATH=" + path}})
+	r, err := containerd.New(ctx, containerd.Config{Dir: filepath.Join(o.data, "cell-containerd"), Socket: o.socket, Share: o.share, Images: roots, Env: []string{"PATH=" + path}})
 	if err != nil {
 		return nil, usagef("-cell: %w", err)
 	}

@@ -122,6 +122,8 @@ func advise(err error) string {
 		text = name + ": " + failed.Error()
 	case errors.Is(err, dewpoint.ErrNoCommand):
 		text += " (here: -command)"
+	case errors.Is(err, dewpoint.ErrRoot):
+		text += " (here: -user)"
 	}
 	return text
 }
@@ -134,6 +136,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 // options are the command line.
 type options struct {
 	app, name, command, listen, data string
+	image, user                      string
 	buildpacks, env, share           list
 	catalogue, cell, socket          string
 	memory, disk                     string
@@ -163,6 +166,8 @@ func parse(args []string) (*options, error) {
 	f := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.app, "app", "", "`folder` (or zip, jar, war) of the app to push; default: examples/apps/hello-go")
+	f.StringVar(&o.image, "image", "", "`name` of a container image to push instead of an app: HOST/REPOSITORY:TAG, or nginx for Docker Hub's; credentials are docker's (docker login)")
+	f.StringVar(&o.user, "user", "", "`user` of the programs of an image; default: the image's own")
 	f.StringVar(&o.name, "name", "", "`name` of the app; default: that of its folder")
 	f.Var(&o.buildpacks, "buildpack", "`place` of a buildpack: a name of -buildpacks, a folder, a zip, or the URL of a zip or git repository; repeatable, the last builds the app; default: one is detected")
 	f.StringVar(&o.catalogue, "buildpacks", "", "`folder` with a buildpack in each subfolder, to detect from; default: examples/buildpacks")

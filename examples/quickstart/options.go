@@ -2,9 +2,11 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +16,13 @@ import (
 
 // complete fills in what was not given, and checks the rest.
 func (o *options) complete() error {
-	if o.app == "" {
+	if o.image != "" && o.app != "" {
+		return errors.New("-image and -app: give one of them")
+	}
+	if o.user != "" && o.image == "" {
+		return errors.New("-user is for images (-image)")
+	}
+	if o.app == "" && o.image == "" {
 		o.app = filepath.Join("examples", "apps", "hello-go")
 		if _, err := os.Stat(o.app); err != nil {
 			return fmt.Errorf("-app: give the folder of an app (the default %s is found only in Dewpoint's own checkout)", o.app)
@@ -24,7 +32,7 @@ func (o *options) complete() error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(app); err != nil {
+	if _, err := os.Stat(app); err != nil && o.image == "" {
 		return fmt.Errorf("-app: %w; give the folder of an app", err)
 	}
 	if _, ok := cells[o.cell]; !ok {
@@ -38,8 +46,10 @@ func (o *options) complete() error {
 			return fmt.Errorf("-share: %w; give a folder that is there", err)
 		}
 	}
-	if err := o.completeBuildpacks(); err != nil {
-		return err
+	if o.image == "" {
+		if err := o.completeBuildpacks(); err != nil {
+			return err
+		}
 	}
 	if err := o.completeData(app); err != nil {
 		return err
@@ -47,9 +57,13 @@ func (o *options) complete() error {
 	if o.instances < 1 {
 		return fmt.Errorf("-instances: %d; the check needs one at least", o.instances)
 	}
+	if o.image != "" { // the last part, without tag and digest
+		name, _, _ := strings.Cut(path.Base(o.image), "@")
+		app, _, _ = strings.Cut(name, ":")
+	}
 	o.name = cmp.Or(o.name, nameOf(app))
 	o.req = dewpoint.PushRequest{
-		Name: o.name, Path: o.app, Instances: &o.instances, Env: o.env, Buildpacks: o.buildpacks, Command: o.command,
+		Name: o.name, Path: o.app, Image: o.image, User: o.user, Instances: &o.instances, Env: o.env, Buildpacks: o.buildpacks, Command: o.command,
 		Replace: true, // these flags are all there is to say
 	}
 	if o.req.Memory, err = dewpoint.ParseBytes(o.memory); err != nil {
@@ -107,7 +121,7 @@ func (o *options) completeData(app string) error {
 	if err != nil {
 		return err
 	}
-	if rel, err := filepath.Rel(app, data); err == nil && filepath.IsLocal(rel) {
+	if rel, err := filepath.Rel(app, data); o.image == "" && err == nil && filepath.IsLocal(rel) {
 		return fmt.Errorf("-data: %s lies inside the app's folder and would be pushed with it; give a folder elsewhere", o.data)
 	}
 	return nil

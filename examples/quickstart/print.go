@@ -34,7 +34,7 @@ var titles = map[dewpoint.Step]string{
 }
 
 func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform, c *local.Cell) {
-	fmt.Fprintf(pr.out, "Pushing %s as %s; data in %s\n", o.app, o.name, o.data)
+	fmt.Fprintf(pr.out, "Pushing %s as %s; data in %s\n", cmp.Or(o.image, o.app), o.name, o.data)
 	cells, err := p.Cells(ctx)
 	if err != nil {
 		return // ctx has ended
@@ -44,14 +44,17 @@ func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform,
 		if limits == "" {
 			limits = "none"
 		}
-		network := "use the machine's network"
+		network := ", but use the machine's network"
 		if s.Total.Networks {
-			network = "a network of their own, and reach others, but neither this machine nor each other"
+			network = " and a network, by which they reach others, but neither this machine nor each other"
 		}
 		fmt.Fprintf(pr.out, "Cell %s, isolation %s: %s%s; limits that are enforced: %s\n", s.ID, s.Total.Isolation, levels[s.Total.Isolation], network, limits)
 	}
 	if c.Why != "" {
 		fmt.Fprintf(pr.out, "No stronger isolation works here: %s\n", c.Why)
+	}
+	for _, l := range c.Lacks {
+		fmt.Fprintf(pr.out, "Here %s\n", l)
 	}
 	if len(c.Hidden) > 0 {
 		fmt.Fprintf(pr.out, "Tools in %s are not seen inside; -share shows a folder\n", strings.Join(c.Hidden, ", "))
@@ -60,10 +63,10 @@ func (pr *printer) header(ctx context.Context, o *options, p *dewpoint.Platform,
 
 // levels say what a level of isolation does not stop.
 var levels = map[string]string{
-	local.None:           "apps run as plain processes of this user, so push only code you trust; they ",
-	sandbox.Landlock:     "apps do not see this user's files, but see the machine's processes and ",
-	sandbox.Namespaces:   "apps have files and processes of their own, and ",
-	containerd.Isolation: "apps have files and processes of their own, and ",
+	local.None:           "apps run as plain processes of this user, so push only code you trust; they can do all that you can",
+	sandbox.Landlock:     "apps do not see this user's files, but they see the machine's processes",
+	sandbox.Namespaces:   "apps have files and processes of their own",
+	containerd.Isolation: "apps have files and processes of their own",
 }
 
 func (pr *printer) progress(e dewpoint.Progress) {
@@ -112,9 +115,17 @@ func colour(s string) bool {
 }
 
 func (pr *printer) summary(r *dewpoint.PushResult) {
-	fmt.Fprintf(pr.out, "\n%s: droplet %s, %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), buildpacks(r.Droplet))
+	if i := r.App.Image; i != nil {
+		fmt.Fprintf(pr.out, "\n%s: image %s\n", r.App.Name, i.Ref)
+	} else {
+		fmt.Fprintf(pr.out, "\n%s: droplet %s, %s\n", r.App.Name, dewpoint.FormatBytes(r.Droplet.Size), buildpacks(r.Droplet))
+	}
 	for _, p := range r.Processes {
 		fmt.Fprintf(pr.out, "%s: %d of %d instances run\n", p.Type, p.Running(), p.Instances)
+	}
+	if r.App.Image != nil {
+		fmt.Fprintf(pr.out, "took %s in all\n", round(r.Took))
+		return
 	}
 	spared := "none of the files was here before"
 	if r.KnownFiles > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell/local"
 	"github.com/dewpoint-go/dewpoint/router"
 	"github.com/dewpoint-go/dewpoint/staging/buildpack"
+	"github.com/dewpoint-go/dewpoint/staging/image"
 	"github.com/dewpoint-go/dewpoint/state"
 	"github.com/dewpoint-go/dewpoint/state/sqlite"
 )
@@ -123,7 +125,17 @@ func assemble(o *options, c *local.Cell, blobs *blob.Dir, journal state.Journal)
 	if err != nil {
 		return nil, err
 	}
+	config := image.Config{}
+	if home, err := os.UserHomeDir(); err == nil {
+		config.Docker = filepath.Join(cmp.Or(os.Getenv("DOCKER_CONFIG"), filepath.Join(home, ".docker")), "config.json")
+	}
+	images, err := image.New(config)
+	if err != nil {
+		return nil, err
+	}
 	return dewpoint.New(dewpoint.Config{
+		Images:     images,
+		RootImages: rootInside(o),
 		Blobs:      blobs,
 		Runtime:    c,
 		Journal:    journal,

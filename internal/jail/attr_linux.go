@@ -12,24 +12,47 @@ import (
 // Inside is the user and group that programs are inside: Cloud Foundry's vcap.
 const Inside = 2000
 
-// Attr is how the first process is started. Files of programs belong to who runs this program or, if outside is not 0
-// (which only root may say), to that user: then the first process is root among its namespaces, and the
-// program becomes [Inside] (Spec.User). With network it has one of its own, in which there is nothing yet.
-func Attr(outside int, network bool) *syscall.SysProcAttr {
+// Namespaces is what the first process is started in.
+type Namespaces struct {
+	// Outside is the user of this machine to whom what programs own belongs, which only root may say: then the first process is
+	// root among its namespaces, and the program becomes UID and GID (Spec.User). 0: who runs this program, as both of them.
+	Outside  int
+	UID, GID int  // inside
+	Network  bool // there is one of its own, in which there is nothing yet
+	Mounts   bool // there may be others than this program's
+}
+
+// Attr is how the first process is started.
+func (n Namespaces) Attr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
-	if network {
+	if n.Network {
 		attr.Cloneflags |= unix.CLONE_NEWNET
 	}
-	if outside != 0 {
-		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: Inside, HostID: outside, Size: 1}}
-		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
+	if n.Mounts {
+		attr.Cloneflags |= unix.CLONE_NEWNS
+	}
+	if n.Outside != 0 {
+		ids := func(inside int) []syscall.SysProcIDMap {
+			theirs := syscall.SysProcIDMap{ContainerID: inside, HostID: n.Outside, Size: 1}
+			if inside == 0 { // as a group: of an image's user that names none
+				return []syscall.SysProcIDMap{theirs}
+			}
+			return []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, theirs}
+		}
+		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids(n.UID), ids(n.GID), true
+		if n.GID == 0 { // root's own group is not there
+			attr.Credential = &syscall.Credential{}
+		}
 		return attr
 	}
-	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: Inside, HostID: os.Geteuid(), Size: 1}}
-	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: Inside, HostID: os.Getegid(), Size: 1}}
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: n.UID, HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: n.GID, HostID: os.Getegid(), Size: 1}}
 	// Else they would go with the execution, as the user inside is not root.
 	attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_KILL}
-	if network {
+	if n.Mounts { // overlays keep a folder that is closed to all, and change what is whose as who has mounted them
+		attr.AmbientCaps = append(attr.AmbientCaps, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_CHOWN)
+	}
+	if n.Network {
 		attr.AmbientCaps = append(attr.AmbientCaps, unix.CAP_NET_ADMIN)
 	}
 	return attr

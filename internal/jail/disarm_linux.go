@@ -21,7 +21,7 @@ func disarm(s Spec) error {
 		}
 	}
 	if s.User != 0 {
-		if err := become(s.User); err != nil {
+		if err := become(s.User, s.Group); err != nil {
 			return fmt.Errorf("become user %d: %w", s.User, err)
 		}
 	}
@@ -47,14 +47,14 @@ func disarm(s Spec) error {
 	return nil
 }
 
-func become(id int) error {
-	if err := syscall.Setgroups([]int{id}); err != nil {
+func become(user, group int) error {
+	if err := syscall.Setgroups([]int{group}); err != nil {
 		return err
 	}
-	if err := syscall.Setresgid(id, id, id); err != nil {
+	if err := syscall.Setresgid(group, group, group); err != nil {
 		return err
 	}
-	return syscall.Setresuid(id, id, id)
+	return syscall.Setresuid(user, user, user)
 }
 
 func limit(s Spec) error {

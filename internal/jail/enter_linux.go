@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -77,37 +78,13 @@ func find(s Spec, args []string) (string, []string, error) {
 
 // build makes the root and goes there.
 func build(s Spec) error {
-	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	if err := mount("tmpfs", s.Mount, "tmpfs", flags, "mode=755,size=4m"); err != nil {
+	if s.Image != "" {
+		return buildImage(s)
+	}
+	if err := mount("tmpfs", s.Mount, "tmpfs", mountFlags, "mode=755,size=4m"); err != nil {
 		return err
 	}
-	for _, b := range s.Binds {
-		if err := bind(s.Mount, b); err != nil {
-			return err
-		}
-	}
-	for name, text := range s.Files {
-		name = filepath.Join(s.Mount, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, []byte(text), 0o444); err != nil {
-			return err
-		}
-	}
-	for name, target := range s.Links {
-		name = filepath.Join(s.Mount, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.Symlink(target, name); err != nil {
-			return err
-		}
-	}
-	if err := proc(s.Mount); err != nil {
-		return err
-	}
-	if err := devices(filepath.Join(s.Mount, "dev")); err != nil {
+	if err := fill(s, s.Mount, ""); err != nil {
 		return err
 	}
 	// The new root over the old one, which is then let go.
@@ -123,7 +100,101 @@ func build(s Spec) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	return mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, "")
+	return mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|mountFlags, "")
+}
+
+const mountFlags = unix.MS_NOSUID | unix.MS_NODEV
+
+// buildImage goes to a root that somebody else has made, and who is not trusted: names there may be links to anywhere, so nothing is done
+// by them before it is the root. Meanwhile the machine's root is in a folder of it that nobody could guess.
+func buildImage(s Spec) error {
+	binds := s.Binds
+	s.Binds = nil
+	for _, b := range binds { // as long as links lead where they should
+		from, err := filepath.EvalSymlinks(b.From)
+		if b.Optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		b.From = from
+		s.Binds = append(s.Binds, b)
+	}
+	if err := mount(s.Image, s.Mount, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := mount("", s.Mount, "", unix.MS_REMOUNT|unix.MS_BIND|mountFlags, ""); err != nil {
+		return err
+	}
+	if err := os.Chdir(s.Mount); err != nil {
+		return err
+	}
+	old := ".dewpoint-" + rand.Text()
+	if err := os.Mkdir(old, 0o700); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", old); err != nil {
+		return errors.Join(fmt.Errorf("pivot_root: %w", err), os.Remove(old))
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	for _, d := range []string{"/dev", "/proc"} {
+		if info, err := os.Lstat(d); err == nil && !info.IsDir() {
+			return fmt.Errorf("%s of the image is no folder", d)
+		}
+	}
+	if err := os.MkdirAll("/dev", 0o755); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"); err != nil {
+		return err
+	}
+	old = "/" + old
+	if err := fill(s, "", old); err != nil {
+		return err
+	}
+	if err := unix.Unmount(old, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the machine's root: %w", err)
+	}
+	return os.Remove(old)
+}
+
+// fill puts into a root what belongs there. The machine's own root is at from.
+func fill(s Spec, root, from string) error {
+	for _, b := range s.Binds {
+		if info, err := os.Lstat(b.To); s.Image != "" && err == nil && info.Mode()&os.ModeSymlink != 0 {
+			if err := os.Remove(b.To); err != nil { // it may lead to nothing
+				return err
+			}
+		}
+		b.From = from + b.From
+		if err := bind(root, b); err != nil {
+			return err
+		}
+	}
+	for name, text := range s.Files {
+		name = filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(text), 0o444); err != nil {
+			return err
+		}
+	}
+	for name, target := range s.Links {
+		name = filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, name); err != nil {
+			return err
+		}
+	}
+	if err := devices(root+"/dev", from); err != nil {
+		return err
+	}
+	return proc(root) // last: by it names could lead to other roots
 }
 
 func mount(from, to, kind string, flags uintptr, data string) error {
@@ -175,7 +246,7 @@ func place(name string, dir bool) error {
 
 // proc shows the processes of the namespace.
 func proc(root string) error {
-	dir := filepath.Join(root, "proc")
+	dir := root + "/proc"
 	if err := os.MkdirAll(dir, 0o555); err != nil {
 		return err
 	}
@@ -191,7 +262,7 @@ func proc(root string) error {
 }
 
 // devices makes a /dev with what every program may expect.
-func devices(dev string) error {
+func devices(dev, from string) error {
 	for _, d := range []string{dev, filepath.Join(dev, "shm"), filepath.Join(dev, "pts")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
@@ -202,7 +273,7 @@ func devices(dev string) error {
 		if err := os.WriteFile(to, nil, 0o666); err != nil {
 			return err
 		}
-		if err := mount("/dev/"+name, to, "", unix.MS_BIND, ""); err != nil {
+		if err := mount(from+"/dev/"+name, to, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
 	}

@@ -26,8 +26,12 @@ type Spec struct {
 	Files map[string]string `json:"files,omitempty"`
 	// Hostname is what the machine is called.
 	Hostname string `json:"hostname,omitempty"`
-	// User, if not 0, is the user and group to become; else it stays who it is.
-	User int `json:"user,omitempty"`
+	// Image, if set, is a folder outside that is the root itself, and may be written to; then Mount is only where it is put in
+	// its place.
+	Image string `json:"image,omitempty"`
+	// User and Group, if User is not 0, are who to become; else it stays who it is.
+	User  int `json:"user,omitempty"`
+	Group int `json:"group,omitempty"`
 	// PIDs is how many processes and threads there may be at a time; 0: no limit. Others is how many there are that
 	// count, but are not the program's.
 	PIDs   uint64 `json:"pids,omitempty"`

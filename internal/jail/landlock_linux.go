@@ -67,6 +67,9 @@ func landlock(s Spec) error {
 
 // inside are the rules for a root of its own.
 func (s *Spec) inside() *Rules {
+	if s.Image != "" {
+		return &Rules{Write: []string{"/"}} // mounts say what may not be written to
+	}
 	r := &Rules{Read: []string{"/"}, Write: []string{"/proc", "/dev"}}
 	for _, b := range s.Binds {
 		if b.Write {

@@ -28,6 +28,9 @@ type Limits struct {
 	Entries int   // 1,000,000
 	Names   int64 // bytes of names held in memory while a layer is unpacked; 64 MiB
 	Layers  int   // 256
+	// Owner is who all shall belong to; 0: who runs this program. KeepOwners: those that the layers name; both take root.
+	Owner      int
+	KeepOwners bool
 }
 
 func (l Limits) withDefaults() Limits {
@@ -93,8 +96,8 @@ type applier struct {
 // Apply unpacks layers into root, the lowest first. On an error root holds a part of them.
 //
 // Whiteouts and opaque folders remove what lower layers made. Symbolic links are kept as they are; an
-// entry behind one is put where that leads inside the root, and refused if it leads out or is absolute. Owners, set-id
-// and sticky bits are not kept; its owner may always read a file, and read, write and search a folder.
+// entry behind one is put where that leads inside the root, and refused if it leads out or is absolute. Owners are kept
+// if the Limits say so, set-id and sticky bits never; its owner may always read a file, and read, write and search a folder.
 func Apply(ctx context.Context, root *os.Root, all []Layer, l Limits) (Stats, error) {
 	a := &applier{ctx: ctx, root: root, limit: l.withDefaults(), buf: make([]byte, 128<<10), modes: map[string]fs.FileMode{}}
 	if len(all) > a.limit.Layers {
@@ -274,7 +277,10 @@ func (a *applier) entry(h *tar.Header, body io.Reader) error {
 		if err := a.room(name); err != nil {
 			return err
 		}
-		return a.root.Symlink(h.Linkname, name)
+		if err := a.root.Symlink(h.Linkname, name); err != nil {
+			return err
+		}
+		return a.give(h, name)
 	case tar.TypeLink:
 		return a.link(h, name)
 	}
@@ -306,6 +312,9 @@ func (a *applier) parents(entry, dir string) error {
 		return nil
 	}
 	err := a.root.MkdirAll(dir, 0o755)
+	if err == nil && a.limit.Owner != 0 {
+		err = a.root.Lchown(dir, a.limit.Owner, a.limit.Owner)
+	}
 	if err == nil {
 		return nil
 	}
@@ -335,6 +344,9 @@ func (a *applier) dir(h *tar.Header, name string) error {
 		if err := a.root.Mkdir(name, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := a.give(h, name); err != nil {
+		return err
 	}
 	if _, ok := a.modes[name]; !ok {
 		a.kept += int64(len(name)) + 64
@@ -388,11 +400,25 @@ func (a *applier) file(h *tar.Header, name string, body io.Reader) (err error) {
 	if n != h.Size {
 		return a.refuse(h.Name, "it is cut short")
 	}
+	if err := a.give(h, name); err != nil {
+		return err
+	}
 	if err := f.Chmod(fs.FileMode(h.Mode)&fs.ModePerm | 0o400); err != nil {
 		return err
 	}
 	if s := h.ModTime.Unix(); s > 0 && s < 7258118400 { // year 2200; an odd time is no reason to refuse
 		_ = a.root.Chtimes(name, h.ModTime, h.ModTime)
+	}
+	return nil
+}
+
+// give makes an entry somebody's.
+func (a *applier) give(h *tar.Header, name string) error {
+	switch {
+	case a.limit.KeepOwners:
+		return a.root.Lchown(name, h.Uid, h.Gid)
+	case a.limit.Owner != 0:
+		return a.root.Lchown(name, a.limit.Owner, a.limit.Owner)
 	}
 	return nil
 }

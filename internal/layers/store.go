@@ -91,16 +91,36 @@ func (s *Store) Get(ctx context.Context, all []Layer) (dir string, release func(
 	if err != nil {
 		return "", nil, fmt.Errorf("unpack image: %w", err)
 	}
+	return dir, s.hold(id), nil
+}
+
+// hold counts one more who needs a root filesystem. The lock is held.
+func (s *Store) hold(id string) (release func()) {
 	s.refs[id]++
-	return dir, sync.OnceFunc(func() {
+	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.refs[id]--; s.refs[id] == 0 {
 			delete(s.refs, id)
 			now := time.Now()
+			dir := filepath.Join(s.dir, id)
 			_ = os.Chtimes(dir, now, now) // Collect counts from here
 		}
-	}), nil
+	})
+}
+
+// Hold is Get for a root filesystem of which only the directory's name is known; fs.ErrNotExist: it is not there.
+func (s *Store) Hold(id string) (dir string, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != sha256.Size || s.busy[id] != nil { // it is being made, or removed
+		return "", nil, fs.ErrNotExist
+	}
+	dir = filepath.Join(s.dir, id)
+	if _, err := os.Lstat(dir); err != nil {
+		return "", nil, err
+	}
+	return dir, s.hold(id), nil
 }
 
 // make unpacks into a directory of another name, and renames that.
@@ -121,10 +141,22 @@ func (s *Store) make(ctx context.Context, dir string, all []Layer) error {
 	if err == nil {
 		err = syncAll(tmp) // before it has a name by which it is taken for whole
 	}
+	if err == nil && s.limit.Owner != 0 {
+		err = root.Chown(".", s.limit.Owner, s.limit.Owner)
+	}
 	if err = errors.Join(err, root.Chmod(".", 0o755), root.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)
+}
+
+// Has tells whether a root filesystem is there.
+func (s *Store) Has(id string) bool {
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != sha256.Size {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(s.dir, id))
+	return err == nil
 }
 
 // Collect removes the root filesystems that nobody holds and nobody has held since then.
@@ -135,8 +167,8 @@ func (s *Store) Collect(then time.Time) error {
 	}
 	var all []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "tmp-") {
-			continue
+		if raw, err := hex.DecodeString(e.Name()); err != nil || len(raw) != sha256.Size {
+			continue // half made, or not the store's
 		}
 		all = append(all, s.collect(e, then))
 	}

@@ -78,9 +78,6 @@ func run(args []string, ready func(error)) int {
 
 // listen makes the socket, and lets go of root's powers: what comes from containers is nobody's friend.
 func listen(dir string, user int) (*net.UnixListener, error) {
-	if err := unix.CloseRange(4, 1<<31-1, 0); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return nil, err
-	}
 	if err := lifecycle.Record(dir); err != nil {
 		return nil, err
 	}

@@ -253,11 +253,16 @@ func Said(t *testing.T, c cell.Container, id string, attacks ...string) []string
 // Refused runs attacks, of which the second part says how each must be answered; answers that will do too follow after "|".
 func Refused(t *testing.T, c cell.Container, want ...[2]string) {
 	t.Helper()
+	refused(t, c, "main", want)
+}
+
+func refused(t *testing.T, c cell.Container, id string, want [][2]string) {
+	t.Helper()
 	attacks := make([]string, 0, len(want))
 	for _, w := range want {
 		attacks = append(attacks, w[0])
 	}
-	for i, got := range Said(t, c, "main", attacks...) {
+	for i, got := range Said(t, c, id, attacks...) {
 		if !slices.Contains(strings.Split(want[i][1], "|"), got) {
 			t.Errorf("%s says %q, want %s", want[i][0], got, want[i][1])
 		}

@@ -12,6 +12,8 @@ import (
 // Config configures [New]. Its fields are those of process.Config, which says what they mean.
 type Config struct {
 	Kind Kind
+	// Images gives the root filesystems of images; nil: none are run. Only an Engine can.
+	Images cell.ImageRoots
 
 	Dir          string
 	Program      *lifecycle.Program
@@ -38,8 +40,8 @@ type Kind interface {
 	// Start starts the init of a process. Ended closes when that has ended; nil: it is to be asked for.
 	Start(ctx context.Context, p *lifecycle.Program, c Place, s Start) (ended <-chan struct{}, err error)
 	// Owner is who shall own the files of containers, as far as they are not made by processes
-	// there; ok is false if that is who runs this program.
-	Owner() (uid int, ok bool)
+	// there; ok is false if that is who runs this program. Of is the image of a container; nil: it has a stack.
+	Owner(of *Image) (uid int, ok bool)
 }
 
 // Engine is a power of a Kind whose containers are more than folders with processes.
@@ -49,6 +51,8 @@ type Engine interface {
 	Open(ctx context.Context, c Place) error
 	// Overlays tells whether Open also shows the layers where they shall be seen; else each container has a copy of its own.
 	Overlays() bool
+	// View is what "/" of a container's own files is called where this program is.
+	View(ctx context.Context, c Place) (string, error)
 	// Addresses are those of its ports; nil if it is reached at ports of this machine.
 	Addresses(c Place) []cell.Address
 	// Networks tells whether containers have networks of their own.
@@ -90,7 +94,18 @@ type Place struct {
 	States string
 	Spec   cell.Spec
 	Layers []Layer
+	Image  *Image // nil: it has a stack
 }
+
+// Image is the root filesystem of an image, and whose a container's programs are in it.
+type Image struct {
+	Dir string `json:"dir"`
+	UID int    `json:"uid"`
+	GID int    `json:"gid"`
+}
+
+// OverlayDir, in a container's folder, is <n>/{upper, work} of what an Engine shows by overlays.
+const OverlayDir = "overlay"
 
 // Layer is an unpacked archive, which several containers share.
 type Layer struct {

@@ -33,6 +33,8 @@ type container struct {
 	meta meta
 	info cell.Info
 
+	release func() // of the image; nil: there is none
+
 	use  sync.RWMutex // held for reading by what works inside, so that Destroy comes after it
 	gone bool         // guarded by use
 
@@ -67,6 +69,23 @@ func (c *container) enter() error {
 
 func (c *container) leave() { c.use.RUnlock() }
 
+// view is what "/" is where this program is.
+func (c *container) view(ctx context.Context) (string, error) {
+	if c.r.engine != nil {
+		return c.r.engine.View(ctx, c.place())
+	}
+	return c.root, nil
+}
+
+// open opens "/".
+func (c *container) open(ctx context.Context) (*os.Root, error) {
+	dir, err := c.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(dir)
+}
+
 // inside is a container path as a name below the root.
 func inside(p string) string {
 	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p == "" {
@@ -83,14 +102,14 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 	if err := c.r.cfg.Kind.Writable(c.meta.Spec, dir); err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
-	root, err := os.OpenRoot(c.root)
+	root, err := c.open(ctx)
 	if err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
 	defer root.Close()
-	err = extract(ctx, root, inside(dir), archive, c.dir, c.r.owner())
+	err = extract(ctx, root, inside(dir), archive, c.dir, c.r.owner(c.meta.Image))
 	if err == nil {
-		err = c.r.giveAway(root, inside(dir))
+		err = c.r.giveAway(root, inside(dir), c.meta.Image)
 	}
 	if err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
@@ -112,12 +131,12 @@ func extract(ctx context.Context, root *os.Root, dir string, r io.Reader, spool 
 	return err
 }
 
-func (c *container) StreamOut(_ context.Context, name string) (io.ReadCloser, error) {
+func (c *container) StreamOut(ctx context.Context, name string) (io.ReadCloser, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
 	defer c.leave()
-	root, err := os.OpenRoot(c.root)
+	root, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -166,10 +185,10 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 		return nil, err // fs.ErrExist: it ran before
 	}
 	dir := path.Clean("/" + p.Dir)
-	if p.Dir == "" {
+	if p.Dir == "" && c.meta.Image == nil {
 		dir = "/home/vcap"
 	}
-	if err := c.makeDir(dir); err != nil {
+	if err := c.makeDir(ctx, dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("its folder %s: %w", dir, err), removeAll(state))
 	}
 	// A crowd of programs that start would keep each from answering in its time.
@@ -205,7 +224,7 @@ func Child(p *lifecycle.Program, cmd *exec.Cmd) (<-chan struct{}, error) {
 // place is what an Engine knows of the container.
 func (c *container) place() Place {
 	p := Place{ID: c.info.ID, Key: keyOf(c.meta.State), Dir: c.dir, Root: c.root,
-		States: filepath.Join(c.dir, c.meta.State), Spec: c.meta.Spec}
+		States: filepath.Join(c.dir, c.meta.State), Spec: c.meta.Spec, Image: c.meta.Image}
 	for i, dir := range c.meta.Dirs {
 		p.Layers = append(p.Layers, Layer{From: c.r.layerDir(c.meta.Layers[i]), To: dir})
 	}
@@ -213,11 +232,11 @@ func (c *container) place() Place {
 }
 
 // makeDir makes the folder in which a process begins, unless the stack has it.
-func (c *container) makeDir(dir string) error {
+func (c *container) makeDir(ctx context.Context, dir string) error {
 	if c.r.cfg.Kind.Writable(c.meta.Spec, dir) != nil {
 		return nil
 	}
-	root, err := os.OpenRoot(c.root)
+	root, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -228,7 +247,7 @@ func (c *container) makeDir(dir string) error {
 	if err := root.MkdirAll(inside(dir), 0o755); err != nil {
 		return err
 	}
-	return c.r.giveAway(root, inside(dir))
+	return c.r.giveAway(root, inside(dir), c.meta.Image)
 }
 
 // nofile is the limit of open files: at most what this program may set.
@@ -291,6 +310,9 @@ func (c *container) Destroy(ctx context.Context) error {
 	c.r.mu.Unlock()
 	c.r.ports.Release(c.meta.Ports)
 	c.r.sweepLayers()
+	if c.meta.Image != nil {
+		c.r.collectImages()
+	}
 	c.r.remove(ctx, trash)
 	return nil
 }
@@ -310,6 +332,9 @@ func (c *container) discard(ctx context.Context) (string, error) {
 		if err := c.r.limits.Lift(c.place().Key); err != nil {
 			return "", err
 		}
+	}
+	if c.release != nil {
+		c.release()
 	}
 	if c.trash == "" {
 		trash := c.r.trash(c.info.ID)

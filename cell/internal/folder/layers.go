@@ -143,7 +143,7 @@ func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) er
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := r.giveAway(root, dir); err != nil {
+	if err := r.giveAway(root, dir, nil); err != nil {
 		return err
 	}
 	to, err := root.OpenRoot(dir)
@@ -155,7 +155,7 @@ func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) er
 		to.Close()
 		return err
 	}
-	if err := copyTree(ctx, from, to, r.owner()); err != nil {
+	if err := copyTree(ctx, from, to, r.owner(nil)); err != nil {
 		return fmt.Errorf("copy layer %s: %w", l.Digest, err)
 	}
 	return nil
@@ -215,11 +215,11 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, er
 	if err == nil {
 		owner := 0 // of what is copied only the copies have one
 		if r.overlays() {
-			owner = r.owner()
+			owner = r.owner(nil)
 		}
 		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir), owner)
 		if err == nil && r.overlays() {
-			err = r.giveAway(root, ".")
+			err = r.giveAway(root, ".", nil)
 		}
 		root.Close()
 	}

@@ -198,9 +198,12 @@ func (r *Runtime) openAll(ctx context.Context) error {
 		if r.engine == nil {
 			return nil
 		}
-		err := r.engine.Open(ctx, c.place())
+		err := r.holdImage(c)
+		if err == nil {
+			err = r.engine.Open(ctx, c.place())
+		}
 		if errors.Is(err, fs.ErrNotExist) {
-			r.cfg.Logger.Error("a container without its layers is removed", "container", id, "error", err)
+			r.cfg.Logger.Error("a container without its layers or its image is removed", "container", id, "error", err)
 			delete(r.containers, id)
 			r.ports.Release(c.meta.Ports)
 			err = c.drop(ctx)
@@ -295,6 +298,7 @@ type meta struct {
 	Ports   []int     `json:"ports,omitempty"` // one for each of Spec.Ports
 	Layers  []string  `json:"layers,omitempty"`
 	Dirs    []string  `json:"dirs,omitempty"` // where each of Layers is, if an Engine puts them there
+	Image   *Image    `json:"image,omitempty"`
 	// State is the folder of the states of processes. No other container has had it, also none of
 	// this id: an init that a killed program has forked may still be on its way there.
 	State string `json:"state"`
@@ -342,6 +346,11 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 			return nil, err
 		}
 	}
+	release, err := r.image(ctx, c, &m)
+	if err != nil {
+		r.ports.Release(m.Ports)
+		return nil, err
+	}
 	for _, l := range c.Layers {
 		m.Layers = append(m.Layers, l.Digest)
 		if r.overlays() {
@@ -359,9 +368,11 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	}
 	if err != nil {
 		r.ports.Release(m.Ports)
+		release()
 		return nil, errors.Join(err, removeAll(dir))
 	}
 	con := r.newContainer(c.ID, m)
+	con.release = release
 	if r.engine != nil {
 		if err := r.engine.Open(ctx, con.place()); err != nil {
 			r.ports.Release(m.Ports)
@@ -398,7 +409,7 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 	}
 	defer root.Close()
 	for _, d := range []string{"home/vcap", "tmp"} {
-		if err := r.giveAway(root, d); err != nil {
+		if err := r.giveAway(root, d, nil); err != nil {
 			return err
 		}
 	}

@@ -40,7 +40,7 @@ func (c *container) Usage(ctx context.Context) (cell.Usage, error) {
 		c.r.meter.Usage(c.place(), &u)
 	}
 	if err == nil {
-		u.Disk, err = diskUsage(ctx, c.root)
+		u.Disk, err = c.disk(ctx)
 	}
 	if err != nil {
 		return cell.Usage{}, fmt.Errorf("usage of container %s: %w", c.info.ID, err)
@@ -62,6 +62,18 @@ func (c *container) Listening(context.Context) ([]int, error) {
 	})
 	slices.Sort(all)
 	return slices.Compact(all), err
+}
+
+// disk is what the container's own files take; with those of its layers, and without those of its image, as in Cloud Foundry.
+func (c *container) disk(ctx context.Context) (int64, error) {
+	if c.meta.Image != nil {
+		return diskUsage(ctx, filepath.Join(c.dir, OverlayDir))
+	}
+	dir, err := c.view(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return diskUsage(ctx, dir)
 }
 
 // eachInit calls do for the state of each process that was started.

@@ -21,6 +21,7 @@ import (
 type Offer struct {
 	Stacks []Stack
 	Share  []string
+	Images bool // those are run, too
 }
 
 // named is a stack as a Config names it: the root filesystem in Dir; "": this machine's own.
@@ -74,8 +75,10 @@ func (o *Offer) Find(name string) (Stack, error) {
 
 // Check is that of a folder.Kind.
 func (o *Offer) Check(s cell.Spec) error {
-	if s.Image != "" {
+	if s.Image != "" && !o.Images {
 		return fmt.Errorf("image %s: %w by this cell: it has stacks only", s.Image, errors.ErrUnsupported)
+	} else if s.Image != "" {
+		return nil
 	}
 	if s.User != "" && s.User != "vcap" {
 		return fmt.Errorf("user %s: %w by this cell: everything runs as vcap", s.User, errors.ErrUnsupported)
@@ -86,6 +89,9 @@ func (o *Offer) Check(s cell.Spec) error {
 
 // Writable is that of a folder.Kind whose containers have a root of their own.
 func (o *Offer) Writable(spec cell.Spec, p string) error {
+	if spec.Image != "" { // all is the container's own
+		return nil
+	}
 	s, err := o.Find(spec.Stack)
 	if err != nil {
 		return err
@@ -118,7 +124,7 @@ func (o *Offer) AccountFiles(dir string) error {
 
 // Carried is what Carry finds, if there is a stack that needs it.
 func (o *Offer) Carried(ctx context.Context, program string) ([]jail.Bind, error) {
-	if !slices.ContainsFunc(o.Stacks, func(s Stack) bool { return s.Dir != "/" }) {
+	if !o.Images && !slices.ContainsFunc(o.Stacks, func(s Stack) bool { return s.Dir != "/" }) {
 		return nil, nil
 	}
 	return Carry(ctx, program)

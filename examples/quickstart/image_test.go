@@ -1,0 +1,94 @@
+//go:build unix
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// imageOf puts the app, alone, into an image, and that into a registry.
+func imageOf(t *testing.T, user string) string {
+	t.Helper()
+	exe, err := hello()
+	require.NoError(t, err)
+	program, err := os.ReadFile(exe)
+	require.NoError(t, err)
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}))
+	_, err = w.Write(program)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	require.NoError(t, err)
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	require.NoError(t, err)
+	file, err := img.ConfigFile()
+	require.NoError(t, err)
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.Config = v1.Config{Entrypoint: []string{"/hello"}, User: user, ExposedPorts: map[string]struct{}{"8081/tcp": {}}}
+	img, err = mutate.ConfigFile(img, file)
+	require.NoError(t, err)
+	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(s.Close)
+	ref, err := name.ParseReference(strings.TrimPrefix(s.URL, "http://") + "/apps/hello:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(ref, img))
+	return ref.String()
+}
+
+func TestAnImageIsPushed(t *testing.T) {
+	kinds(t, func(t *testing.T, kind, isolation string) {
+		image, data := imageOf(t, "1000:1000"), t.TempDir()
+		status, out, errs := pushed(t, "-data", data, "-image", image, "-cell", kind, "-memory", "64M", "-once")
+		if kind == "process" {
+			assert.Equal(t, 2, status)
+			assert.Contains(t, errs, "Config.Images needs isolation")
+			return
+		}
+		require.Zero(t, status, "%s%s", out, errs)
+		for _, s := range []string{"Pushing " + image + " as hello", isolation, "Fetched metadata of " + image + "@sha256:", "hello: image " + image + "@sha256:",
+			"web: 1 of 1 instances run", "→ 200 OK", "Hello from hello, instance 0"} {
+			assert.Contains(t, out, s)
+		}
+		nothingLeft(t, data)
+	})
+}
+
+func TestImagesOfRoot(t *testing.T) {
+	kinds(t, func(t *testing.T, kind, _ string) {
+		if kind == "process" {
+			return
+		}
+		image, data := imageOf(t, ""), t.TempDir()
+		status, out, errs := pushed(t, "-data", data, "-image", image, "-cell", kind, "-memory", "64M", "-once")
+		if kind == "sandbox" && os.Geteuid() != 0 { // root inside is this user outside
+			require.Zero(t, status, "%s%s", out, errs)
+		} else {
+			assert.NotZero(t, status)
+			assert.Contains(t, errs, "-user", "the cure")
+		}
+		status, out, errs = pushed(t, "-data", data, "-image", image, "-user", "77", "-cell", kind, "-memory", "64M", "-once")
+		require.Zero(t, status, "%s%s", out, errs)
+		nothingLeft(t, data)
+	})
+}
