@@ -40,7 +40,7 @@ type Config struct {
 	// Source is the executable to prepare; "": that of this process (see lifecycle.Config).
 	Source string
 	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
-	// folders. HOME, USER and TMPDIR come before it.
+	// folders. HOME, USER and TMPDIR come before it. In an image there is nothing but PATH with the usual folders.
 	Env []string
 	// HostNetwork gives containers this machine's network, with a port of it for each of theirs, which is reached at
 	// Host ("": "127.0.0.1"). Else each has a network of its own, with an address of Subnet, that no other instance reaches.

@@ -66,7 +66,7 @@ type Config struct {
 	// Source is the executable to prepare; "": that of this process (see lifecycle.Config).
 	Source string
 	// Env stands before the environment of each process, "K=V". Nil: PATH with the usual
-	// folders. HOME, USER and TMPDIR come before it.
+	// folders. HOME, USER and TMPDIR come before it. In an image there is nothing but PATH with the usual folders.
 	Env []string
 	// Host is the address at which ports of HostNetwork are reached; "": "127.0.0.1".
 	Host string

@@ -29,9 +29,12 @@ const (
 	mtu = 65520
 	// queued is how many packets may wait for a container that is slow to take them; more are lost, as on any line.
 	queued = 512
-	// connections and flows bound what one container has open at a time, of TCP and of UDP.
-	connections = 4096
-	flows       = 1024
+	// connections and flows bound what one container has open at a time, of TCP and of UDP, and buffered what is held of each
+	// connection in each direction: this process is not limited as the container is, so it must not hold whatever that likes. As the
+	// container is next door, more would not be faster.
+	connections = 1024
+	flows       = 256
+	buffered    = 128 << 10
 	// opening is how many connections of TCP may be being opened.
 	opening = 256
 
@@ -67,8 +70,8 @@ func open(tun *os.File, allows func(string, netip.AddrPort) bool, names func() [
 	sack := tcpip.TCPSACKEnabled(true)
 	errs := []tcpip.Error{
 		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
-		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 512 << 10, Max: 4 << 20}),
-		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 512 << 10, Max: 4 << 20}),
+		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: buffered, Max: buffered}),
+		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: buffered, Max: buffered}),
 		l.stack.CreateNIC(nic, l.out),
 		l.stack.SetPromiscuousMode(nic, true), // it is everybody
 		l.stack.SetSpoofing(nic, true),
@@ -184,7 +187,7 @@ func stop(c net.Conn) {
 	_ = c.Close()
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }} // the longest datagram
 
 // pass copies one direction. Where it breaks, the other ends, too.
 func pass(to, from half) {

@@ -195,7 +195,7 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err := c.r.starts.enter(ctx); err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
-	ended, err := c.r.cfg.Kind.Start(ctx, c.r.cfg.Program, c.place(), Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.r.cfg.Env})
+	ended, err := c.r.cfg.Kind.Start(ctx, c.r.cfg.Program, c.place(), Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.env()})
 	c.r.starts.leave()
 	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
@@ -248,6 +248,14 @@ func (c *container) makeDir(ctx context.Context, dir string) error {
 		return err
 	}
 	return c.r.giveAway(root, inside(dir), c.meta.Image)
+}
+
+// env stands before that of each process. Where tools of this machine are says nothing of an image.
+func (c *container) env() []string {
+	if c.meta.Image != nil {
+		return []string{defaultPath}
+	}
+	return c.r.cfg.Env
 }
 
 // nofile is the limit of open files: at most what this program may set.
