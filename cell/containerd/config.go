@@ -71,4 +71,8 @@ type Stack struct {
 	// Dir holds it, "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var nothing
 	// is seen.
 	Dir string
+	// Image, instead of Dir, is an image whose root filesystem it is, as Config.Images names it: its name in a registry, and with droplet/oci also
+	// oci:DIR or docker-archive:FILE. What its tag stands for is found out by New; what runs keeps
+	// the root that it has begun with.
+	Image string
 }

@@ -56,7 +56,7 @@ func open(ctx context.Context, c Config) (_ *Runtime, err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
-	k, err := newKind(dir, c)
+	k, err := newKind(ctx, dir, c)
 	if err != nil {
 		return nil, err
 	}
@@ -109,19 +109,18 @@ var (
 // vcap is Cloud Foundry's user of programs, here and in containers.
 const vcap = jail.Inside
 
-func newKind(dir string, c Config) (*kind, error) {
+func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits(), locks: map[string]*sync.Mutex{}}
 	var err error
-	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
-		return nil, err
-	}
-	k.Images = c.Images != nil
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, c); err != nil {
 			return nil, err
 		}
 	}
-	k.server, err = newServer(dir, c)
+	if k.server, err = newServer(dir, c); err != nil {
+		return nil, err
+	}
+	k.Offer, err = stack.NewOffer(ctx, c.Stacks, HostStack, c.Share, c.Images)
 	return k, err
 }
 
@@ -151,6 +150,7 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 }
 
 func (k *kind) close() error {
+	k.Offer.Close()
 	removeGroups(k.name)
 	var err error
 	if k.network != nil && k.idle() {

@@ -87,6 +87,10 @@ type Stack struct {
 	// Dir holds it (which needs Namespaces), "" if it is this machine's own. Of its /home, /tmp, /proc, /dev, /sys, /run and /var/tmp
 	// nothing is seen.
 	Dir string
+	// Image, instead of Dir, is an image whose root filesystem it is, as Config.Images names it: its name in a registry, and with droplet/oci also
+	// oci:DIR or docker-archive:FILE. What its tag stands for is found out by New; what runs keeps
+	// the root that it has begun with.
+	Image string
 }
 
 // Visible tells which of the given folders of this machine containers of HostStack see, and which they do not, each in

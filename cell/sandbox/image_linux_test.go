@@ -1,10 +1,12 @@
 package sandbox_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -39,9 +41,20 @@ func TestAStackFromAnImage(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(root.Release)
 
+	for name, stack := range map[string]sandbox.Stack{"by its folder": {Name: "image", Dir: root.Dir}, "by its name": {Name: "image", Image: img.Ref}} {
+		t.Run(name, func(t *testing.T) { testStack(t, roots, stack) })
+	}
+}
+
+func testStack(t *testing.T, roots *oci.Roots, stack sandbox.Stack) {
+	t.Parallel()
 	dir := t.TempDir()
-	r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Stacks: []sandbox.Stack{{Name: "image", Dir: root.Dir}}, Share: []string{"/usr/lib"}})
-	require.NoError(t, err)
+	open := func(stack sandbox.Stack) *sandbox.Runtime {
+		r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Stacks: []sandbox.Stack{stack}, Images: roots, Share: []string{"/usr/lib"}})
+		require.NoError(t, err)
+		return r
+	}
+	r := open(stack)
 	t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
 	c, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Stack: "image"}})
 	require.NoError(t, err)
@@ -52,6 +65,28 @@ func TestAStackFromAnImage(t *testing.T) {
 		[2]string{"append=/data/f", "EROFS"},
 		[2]string{"write=/x", "EROFS"},
 	)
+	if stack.Image == "" {
+		return
+	}
+	// Its tag stands for another image now: what runs keeps its root.
+	run, err := c.Run(t.Context(), cell.Process{ID: "waits", Path: "lifecycle:celltest", Args: []string{"wait", "cat=/data/f"}}, cell.IO{})
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	other := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(other, "opt"), 0o755))
+	r = open(sandbox.Stack{Name: "image", Dir: other})
+	require.NoError(t, roots.Collect(time.Now().Add(time.Hour)))
+	all, err := r.Containers(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	c = all[0]
+	var out bytes.Buffer
+	run, err = c.(cell.Attacher).Attach(t.Context(), "waits", cell.IO{Stdout: &out})
+	require.NoError(t, err)
+	require.NoError(t, run.Signal(t.Context(), "TERM"))
+	_, err = run.Wait(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "x\n", out.String())
 }
 
 func TestImages(t *testing.T) {

@@ -58,7 +58,7 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	k, err := newKind(dir, c)
+	k, err := newKind(ctx, dir, c)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +69,7 @@ func open(ctx context.Context, c Config) (*Runtime, error) {
 	f, err := folder.New(ctx, folder.Config{Kind: k, Images: c.Images, Dir: dir, Program: c.Program, Source: c.Source, Env: c.Env, Host: c.Host,
 		Memory: c.Memory, Disk: c.Disk, Containers: c.Containers, KeepLayers: c.KeepLayers, KeepBytes: c.KeepBytes, Logger: c.Logger})
 	if err != nil {
+		k.Offer.Close()
 		return nil, err
 	}
 	r := &Runtime{f, k}
@@ -99,6 +100,7 @@ func (k *kind) lack(what string, err error, cure string) {
 func (r *Runtime) Close() error {
 	err := r.Runtime.Close()
 	r.k.network.end()
+	r.k.Offer.Close()
 	return err
 }
 
@@ -127,7 +129,7 @@ var (
 	_ folder.Limiter = (*kind)(nil)
 )
 
-func newKind(dir string, c Config) (*kind, error) {
+func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, locks: map[string]*sync.Mutex{}}
 	switch {
 	case os.Geteuid() != 0:
@@ -139,11 +141,10 @@ func newKind(dir string, c Config) (*kind, error) {
 		k.user = Nobody
 	} // else root is in a container of its own, and as good as any user
 	var err error
-	if k.Offer, err = stack.NewOffer(c.Stacks, HostStack, c.Share); err != nil {
+	if k.network, err = newNetwork(dir, k.user, c); err != nil {
 		return nil, err
 	}
-	k.Images = c.Images != nil
-	k.network, err = newNetwork(dir, k.user, c)
+	k.Offer, err = stack.NewOffer(ctx, c.Stacks, HostStack, c.Share, c.Images)
 	return k, err
 }
 

@@ -76,6 +76,8 @@ func TestWhatCannotBe(t *testing.T) {
 		`Config.Egress needs Config.Network "own"`:        {Dir: t.TempDir(), Network: sandbox.HostNetwork, Egress: []cell.EgressRule{}},
 		`Config.Egress: protocol "ip" is not known`:       {Dir: t.TempDir(), Egress: []cell.EgressRule{{Network: netip.MustParsePrefix("0.0.0.0/0"), Protocol: "ip"}}},
 		`Config.AtLeast is "gvisor"`:                      {Dir: t.TempDir(), AtLeast: "gvisor"},
+		"stack s is image x: set Config.Images":           {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Image: "x"}}},
+		"stack s has a Dir and an Image":                  {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Image: "x", Dir: "/"}}},
 		"stack s: open /no/such: no such file":            {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: "/no/such"}}},
 		"holds nothing: unpack a root filesystem":         {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "s", Dir: t.TempDir()}}},
 		`Config.Stacks names "a" twice`:                   {Dir: t.TempDir(), Stacks: []sandbox.Stack{{Name: "a"}, {Name: "a"}}},

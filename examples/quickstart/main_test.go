@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
@@ -221,7 +224,18 @@ func testAKilledProgram(t *testing.T, kind, _ string) {
 		nothingLeft(t, data)
 		return
 	}
-	resp, err := http.Get("http://" + addr + "/")
+	at := cell.Address{Host: addr}
+	if strings.Contains(s.read.String(), "of their own and a network") {
+		sockets, err := filepath.Glob(filepath.Join(data, "cell", "containers", "*", "state-*", ".keeper", "socket"))
+		require.NoError(t, err)
+		require.Len(t, sockets, 1)
+		at.Socket = sockets[0]
+		at.Port, err = strconv.Atoi(port[1])
+		require.NoError(t, err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return at.Dial(ctx) }}}
+	resp, err := client.Get("http://" + addr + "/")
 	require.NoError(t, err, "the app runs on without the program")
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, 200, resp.StatusCode)
@@ -229,7 +243,7 @@ func testAKilledProgram(t *testing.T, kind, _ string) {
 	status, stdout, stderr := pushed(t, again...)
 	require.Equal(t, 0, status, "%s%s", stdout, stderr)
 	assert.Contains(t, stdout, "An earlier run left hello running; it is ended now.")
-	_, err = net.Dial("tcp", addr)
+	_, err = at.Dial(t.Context())
 	require.Error(t, err, "the old instance is gone")
 	nothingLeft(t, data)
 }

@@ -57,6 +57,8 @@ type Engine interface {
 	Addresses(c Place) []cell.Address
 	// Networks tells whether containers have networks of their own.
 	Networks() bool
+	// Root is a directory of Config.Images that a container needs beside its image, as its stack; "": none.
+	Root(s cell.Spec) string
 	// Unmount lets go of what killed programs have left mounted below a folder.
 	Unmount(dir string) error
 	// End ends what runs and removes what Open and Start have made. Idempotent, also after a failure.

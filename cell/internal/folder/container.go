@@ -318,7 +318,7 @@ func (c *container) Destroy(ctx context.Context) error {
 	c.r.mu.Unlock()
 	c.r.ports.Release(c.meta.Ports)
 	c.r.sweepLayers()
-	if c.meta.Image != nil {
+	if c.release != nil && c.r.cfg.Images != nil {
 		c.r.collectImages()
 	}
 	c.r.remove(ctx, trash)

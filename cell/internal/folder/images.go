@@ -21,6 +21,11 @@ const keepImages = time.Hour
 
 // image gets the root filesystem that a container shall have, if it names an image.
 func (r *Runtime) image(ctx context.Context, c cell.Creation, m *meta) (release func(), err error) {
+	if c.Spec.Image == "" && r.engine != nil {
+		if m.Root = r.engine.Root(c.Spec); m.Root != "" {
+			return r.cfg.Images.Hold(m.Root)
+		}
+	}
 	if c.Spec.Image == "" {
 		return func() {}, nil
 	}
@@ -44,13 +49,17 @@ func (r *Runtime) image(ctx context.Context, c cell.Creation, m *meta) (release 
 
 // holdImage keeps the image of a container of an earlier program.
 func (r *Runtime) holdImage(c *container) (err error) {
-	if c.meta.Image == nil {
+	dir := c.meta.Root
+	if c.meta.Image != nil {
+		dir = c.meta.Image.Dir
+	}
+	switch {
+	case dir == "":
 		return nil
+	case r.cfg.Images == nil:
+		return fmt.Errorf("it needs the image in %s, and Config.Images is not set any more", dir)
 	}
-	if r.cfg.Images == nil {
-		return fmt.Errorf("image %s: %w by this cell any more", c.meta.Spec.Image, errors.ErrUnsupported)
-	}
-	c.release, err = r.cfg.Images.Hold(c.meta.Image.Dir)
+	c.release, err = r.cfg.Images.Hold(dir)
 	return err
 }
 

@@ -299,6 +299,7 @@ type meta struct {
 	Layers  []string  `json:"layers,omitempty"`
 	Dirs    []string  `json:"dirs,omitempty"` // where each of Layers is, if an Engine puts them there
 	Image   *Image    `json:"image,omitempty"`
+	Root    string    `json:"root,omitempty"` // of an image that is its stack
 	// State is the folder of the states of processes. No other container has had it, also none of
 	// this id: an init that a killed program has forked may still be on its way there.
 	State string `json:"state"`

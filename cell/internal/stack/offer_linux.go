@@ -22,14 +22,21 @@ type Offer struct {
 	Stacks []Stack
 	Share  []string
 	Images bool // those are run, too
+
+	release []func() // of the images that are stacks
 }
 
-// named is a stack as a Config names it: the root filesystem in Dir; "": this machine's own.
-type named = struct{ Name, Dir string }
+// named is a stack as a Config names it: the root filesystem in Dir, or that of Image; neither: this machine's own.
+type named = struct{ Name, Dir, Image string }
 
-// NewOffer opens the stacks of a Config, whose fields the errors name. None: this machine's own, called host.
-func NewOffer[S ~named](all []S, host string, share []string) (Offer, error) {
-	o := Offer{Share: share}
+// NewOffer opens the stacks of a Config, whose fields the errors name. None: this machine's own, called host. Close must follow.
+func NewOffer[S ~named](ctx context.Context, all []S, host string, share []string, images cell.ImageRoots) (o Offer, err error) {
+	o = Offer{Share: share, Images: images != nil}
+	defer func() {
+		if err != nil {
+			o.Close()
+		}
+	}()
 	for _, p := range share {
 		if !filepath.IsAbs(p) {
 			return o, fmt.Errorf("Config.Share names %q: give absolute paths", p)
@@ -43,13 +50,42 @@ func NewOffer[S ~named](all []S, host string, share []string) (Offer, error) {
 		if s.Name == "" || slices.Contains(o.Names(), s.Name) {
 			return o, fmt.Errorf("Config.Stacks names %q twice, or a stack without a name: give each a name of its own", s.Name)
 		}
+		if s.Image != "" {
+			switch {
+			case s.Dir != "":
+				return o, fmt.Errorf("stack %s has a Dir and an Image: give one of them", s.Name)
+			case images == nil:
+				return o, fmt.Errorf("stack %s is image %s: set Config.Images to what unpacks it", s.Name, s.Image)
+			}
+			dir, release, err := images.Root(ctx, s.Image, nil)
+			if err != nil {
+				return o, fmt.Errorf("stack %s: %w", s.Name, err)
+			}
+			s.Dir, o.release = dir, append(o.release, release)
+		}
 		st, err := Open(s.Name, s.Dir)
 		if err != nil {
 			return o, fmt.Errorf("stack %s: %w", s.Name, err)
 		}
+		st.Image = s.Image
 		o.Stacks = append(o.Stacks, st)
 	}
 	return o, nil
+}
+
+// Close lets go of the images that are stacks.
+func (o *Offer) Close() {
+	for _, release := range o.release {
+		release()
+	}
+}
+
+// Root is what of Config.Images a container with a stack needs; "": nothing. An image that is unpacked for its stack another time may be another one.
+func (o *Offer) Root(s cell.Spec) string {
+	if st, err := o.Find(s.Stack); err == nil && s.Image == "" && st.Image != "" {
+		return st.Dir
+	}
+	return ""
 }
 
 // Names lists the stacks.

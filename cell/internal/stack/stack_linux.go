@@ -16,6 +16,7 @@ import (
 // Stack is a root filesystem as it is mounted, read-only.
 type Stack struct {
 	Name, Dir string            // Dir is "/" if it is this machine's own, never ""
+	Image     string            // of which Dir is the root; "": of none
 	Tops      []string          // what is at its top
 	Binds     []jail.Bind       // with what a name is resolved by
 	Links     map[string]string // by name
