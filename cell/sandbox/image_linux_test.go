@@ -69,7 +69,7 @@ func testStack(t *testing.T, roots *oci.Roots, stack sandbox.Stack) {
 		return
 	}
 	// Its tag stands for another image now: what runs keeps its root.
-	run, err := c.Run(t.Context(), cell.Process{ID: "waits", Path: "lifecycle:celltest", Args: []string{"wait", "cat=/data/f"}}, cell.IO{})
+	_, err = c.Run(t.Context(), cell.Process{ID: "waits", Path: "lifecycle:celltest", Args: []string{"wait", "cat=/data/f"}}, cell.IO{})
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	other := t.TempDir()
@@ -81,7 +81,7 @@ func testStack(t *testing.T, roots *oci.Roots, stack sandbox.Stack) {
 	require.Len(t, all, 1)
 	c = all[0]
 	var out bytes.Buffer
-	run, err = c.(cell.Attacher).Attach(t.Context(), "waits", cell.IO{Stdout: &out})
+	run, err := c.(cell.Attacher).Attach(t.Context(), "waits", cell.IO{Stdout: &out})
 	require.NoError(t, err)
 	require.NoError(t, run.Signal(t.Context(), "TERM"))
 	_, err = run.Wait(t.Context())
