@@ -233,7 +233,7 @@ func TestEverySeamHasASuite(t *testing.T) {
 		"lrp/lrptest":             {"Scheduler", "Restarter", "Runner"},
 		"scheduler/schedulertest": {"Policy"},
 		"router/routertest":       {"Router"},
-		"staging/stagingtest":     {"BuildpackRunner"},
+		"staging/stagingtest":     {"BuildpackRunner", "ImageFetcher"},
 	}
 	for dir, names := range seams {
 		files, err := filepath.Glob(filepath.Join(filepath.FromSlash(dir), "*.go"))

@@ -22,7 +22,7 @@ type Memory struct {
 	Fail func(staging.ImageRequest) error
 
 	mu     sync.RWMutex
-	images map[string]entry // by reference without digest
+	images map[string]entry // by reference without digest, and by name and digest without tag
 }
 
 type entry struct {
@@ -49,10 +49,14 @@ func (m *Memory) Put(i staging.Image, username, password string) {
 		m.images = map[string]entry{}
 	}
 	m.images[normal(i.Ref)] = entry{i, username, password}
+	m.images[pinned(normal(i.Ref), i.Digest)] = entry{i, username, password}
 }
 
-// Fetch implements staging.ImageFetcher. A reference may end in "@" and the digest, which
-// must then be the image's.
+// pinned is a reference by its digest alone.
+func pinned(ref, digest string) string { return staging.Image{Ref: ref, Digest: digest}.Pinned() }
+
+// Fetch implements staging.ImageFetcher. A reference may end in "@" and a digest: then it is the image of that, wherever its tag
+// has gone.
 func (m *Memory) Fetch(ctx context.Context, r staging.ImageRequest) (staging.Image, error) {
 	if err := ctx.Err(); err != nil {
 		return staging.Image{}, err
@@ -65,15 +69,19 @@ func (m *Memory) Fetch(ctx context.Context, r staging.ImageRequest) (staging.Ima
 	refuse := func(text, cure string) (staging.Image, error) {
 		return staging.Image{}, &staging.Error{Reason: staging.ImageInvalid, Name: r.Ref, Text: text, Cure: cure}
 	}
-	ref, digest, pinned := strings.Cut(r.Ref, "@")
+	ref, digest, byDigest := strings.Cut(r.Ref, "@")
 	if ref == "" || strings.ContainsAny(ref, " \t\n") {
 		return refuse(fmt.Sprintf("%q is not an image reference", r.Ref), "write HOST/REPOSITORY:TAG")
 	}
 	m.mu.RLock()
-	e, ok := m.images[normal(ref)]
+	name := normal(ref)
+	if byDigest {
+		name = pinned(name, digest)
+	}
+	e, ok := m.images[name]
 	m.mu.RUnlock()
 	switch {
-	case !ok, pinned && digest != e.image.Digest:
+	case !ok:
 		return refuse("there is no such image", "check its name and tag")
 	case e.username != "" && (e.username != r.Username || e.password != r.Password):
 		return refuse("the registry refused the credentials", "check user name and password")
