@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
@@ -53,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 type Layer struct {
 	// Digest is of the bytes that Open gives, DiffID of the tar in them: "sha256:…". Both are checked.
 	Digest, DiffID string
-	// Open gives a tar or a gzipped tar.
+	// Open gives a tar, plain or compressed by gzip or zstd.
 	Open func(context.Context) (io.ReadCloser, error)
 }
 
@@ -139,7 +140,12 @@ func (a *applier) layer(l Layer) (err error) {
 	head, _ := in.Peek(4)
 	switch {
 	case string(head) == "\x28\xb5\x2f\xfd":
-		return a.refuse("", "it is compressed by zstd; only gzip is read")
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return a.damaged(src, err)
+		}
+		defer z.Close()
+		r = z
 	case len(head) >= 2 && string(head[:2]) == "\x1f\x8b":
 		if r, err = gzip.NewReader(in); err != nil {
 			return a.damaged(src, err)
@@ -165,6 +171,9 @@ func (a *applier) layer(l Layer) (err error) {
 	}
 	return nil
 }
+
+// maxWindow is how much memory a layer in zstd may ask for: what the program zstd takes by itself (--long).
+const maxWindow = 128 << 20
 
 var errTooMuch = errors.New("it unpacks to more than its limit")
 

@@ -18,9 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -73,6 +75,15 @@ func of(t testing.TB, tar []byte) Layer {
 
 func reader(b []byte) func(context.Context) (io.ReadCloser, error) {
 	return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+}
+
+func (l Layer) bytes(t testing.TB) []byte {
+	t.Helper()
+	r, err := l.Open(t.Context())
+	require.NoError(t, err)
+	b, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return b
 }
 
 func layer(t testing.TB, entries ...e) Layer { t.Helper(); return of(t, plain(t, entries...)) }
@@ -253,7 +264,82 @@ func TestAStoreUnpacksOnceAndCollectsWhatNobodyHolds(t *testing.T) {
 	assert.Equal(t, int32(2), opened.Load())
 }
 
+// zstdOf compresses with zstd, with a frame before and after that is to be skipped, as some builders put tables of contents there.
+func zstdOf(t testing.TB, tar []byte, options ...zstd.EOption) Layer {
+	t.Helper()
+	z, err := zstd.NewWriter(nil, options...)
+	require.NoError(t, err)
+	defer z.Close()
+	skip := []byte("\x50\x2a\x4d\x18\x04\x00\x00\x00toc!")
+	b := append(z.EncodeAll(tar, nil), skip...)
+	return Layer{Digest: digest(b), DiffID: digest(tar), Open: reader(b)}
+}
+
+func TestHowLayersAreCompressed(t *testing.T) {
+	t.Parallel()
+	tree := plain(t, e{name: "a/"}, e{name: "a/f", body: strings.Repeat("text ", 100_000)})
+	for name, l := range map[string]Layer{"plain": {Digest: digest(tree), DiffID: digest(tree), Open: reader(tree)}, "gzip": of(t, tree), "zstd": zstdOf(t, tree)} {
+		got, stats, err := apply(t, Limits{}, l)
+		require.NoError(t, err, name)
+		assert.Contains(t, got, "a/f", name)
+		assert.Equal(t, int64(500_000), stats.Bytes, name)
+	}
+	bad := zstdOf(t, tree)
+	b := []byte("\x28\xb5\x2f\xfd\x00\xff\x00\x00\x00") // a window of more than a terabyte
+	for name, l := range map[string]Layer{
+		"cut": {Digest: bad.Digest, DiffID: bad.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := bad.Open(ctx)
+			return io.NopCloser(io.LimitReader(r, 20)), err
+		}},
+		"window":  {Digest: digest(b), DiffID: digest(tree), Open: reader(b)},
+		"content": {Digest: bad.Digest, DiffID: digest(b), Open: bad.Open},
+	} {
+		_, _, err := apply(t, Limits{}, l)
+		_, ok := errors.AsType[*LayerError](err)
+		assert.True(t, ok, "%s: %v", name, err)
+	}
+}
+
+// Owners are those that were asked for: root's programs unpack for somebody else, or as the image says.
+func TestOwners(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	tree := func() []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, h := range []tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8}, {Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 9, Gid: 10},
+			{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd", Uid: 11, Gid: 12}, {Name: "implied/g", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 13}} {
+			require.NoError(t, w.WriteHeader(&h))
+		}
+		require.NoError(t, w.Close())
+		return b.Bytes()
+	}()
+	for name, c := range map[string]struct {
+		limits Limits
+		want   map[string][2]uint32
+	}{
+		"mine":   {Limits{}, map[string][2]uint32{"d": {0, 0}, "d/f": {0, 0}, "d/l": {0, 0}, "implied": {0, 0}}},
+		"one's":  {Limits{Owner: 65534}, map[string][2]uint32{".": {65534, 65534}, "d": {65534, 65534}, "d/f": {65534, 65534}, "d/l": {65534, 65534}, "implied": {65534, 65534}}},
+		"theirs": {Limits{KeepOwners: true}, map[string][2]uint32{".": {0, 0}, "d": {7, 8}, "d/f": {9, 10}, "d/l": {11, 12}, "implied": {0, 0}, "implied/g": {13, 0}}},
+	} {
+		s, err := Open(t.TempDir(), c.limits)
+		require.NoError(t, err)
+		dir, release, err := s.Get(t.Context(), []Layer{of(t, tree)})
+		require.NoError(t, err)
+		for file, want := range c.want {
+			var st unix.Stat_t
+			require.NoError(t, unix.Lstat(filepath.Join(dir, file), &st))
+			assert.Equal(t, want, [2]uint32{st.Uid, st.Gid}, "%s: %s", name, file)
+			assert.Zero(t, st.Mode&0o6000, "set-id bits are not kept")
+		}
+		release()
+	}
+}
+
 func FuzzApply(f *testing.F) {
+	f.Add(zstdOf(f, plain(f, e{name: "a", body: "x"})).bytes(f))
 	f.Add(plain(f, e{name: "a/b", body: "x"}, e{name: "l", typ: tar.TypeSymlink, link: ".."}, e{name: "l/.wh.canary"}))
 	f.Add(plain(f, e{name: "h", typ: tar.TypeLink, link: "a"}, e{name: "a/.wh..wh..opq"}))
 	f.Add([]byte("\x1f\x8b"))
