@@ -43,7 +43,7 @@ func TestImagesBecomeRootFilesystems(t *testing.T) {
 	require.NoError(t, roots.Collect(time.Now().Add(time.Hour)))
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
 	require.NoError(t, err)
-	assert.Equal(t, []string{filepath.Join(dir, "images")}, left)
+	assert.Equal(t, []string{filepath.Join(dir, "images"), filepath.Join(dir, "prefixes")}, left)
 	_, err = roots.Get(t.Context(), "oci:"+t.TempDir())
 	require.Error(t, err)
 }

@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -86,9 +84,7 @@ type applier struct {
 	limit Limits // what is left
 	stats Stats
 	buf   []byte
-	modes map[string]fs.FileMode // of folders, set when all is there
 
-	kept   int64 // bytes of the names in modes
 	digest string
 	mine   map[string]bool // what this layer has made, and the folders on the way there
 	empty  map[string]bool // folders in which nothing of lower layers is left
@@ -100,24 +96,15 @@ type applier struct {
 // entry behind one is put where that leads inside the root, and refused if it leads out or is absolute. Owners are kept
 // if the Limits say so, set-id and sticky bits never; its owner may always read a file, and read, write and search a folder.
 func Apply(ctx context.Context, root *os.Root, all []Layer, l Limits) (Stats, error) {
-	a := &applier{ctx: ctx, root: root, limit: l.withDefaults(), buf: make([]byte, 128<<10), modes: map[string]fs.FileMode{}}
+	a := &applier{ctx: ctx, root: root, limit: l.withDefaults(), buf: make([]byte, 128<<10)}
 	if len(all) > a.limit.Layers {
 		return a.stats, &LayerError{Digest: all[0].Digest, Reason: fmt.Sprintf("the image has %d layers; %d is the most", len(all), a.limit.Layers)}
 	}
 	names := a.limit.Names
 	for _, layer := range all {
-		a.digest, a.mine, a.empty, a.limit.Names = layer.Digest, map[string]bool{}, map[string]bool{}, names-a.kept
+		a.digest, a.mine, a.empty, a.limit.Names = layer.Digest, map[string]bool{}, map[string]bool{}, names
 		if err := a.layer(layer); err != nil {
 			return a.stats, err
-		}
-	}
-	for _, name := range slices.Backward(slices.Sorted(maps.Keys(a.modes))) {
-		fi, err := root.Lstat(name)
-		if err == nil && fi.IsDir() {
-			err = root.Chmod(name, a.modes[name]|0o700)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return a.stats, fmt.Errorf("unpack: %w", err)
 		}
 	}
 	return a.stats, nil
@@ -357,14 +344,7 @@ func (a *applier) dir(h *tar.Header, name string) error {
 	if err := a.give(h, name); err != nil {
 		return err
 	}
-	if _, ok := a.modes[name]; !ok {
-		a.kept += int64(len(name)) + 64
-		if err := a.hold(h.Name, name); err != nil {
-			return err
-		}
-	}
-	a.modes[name] = fs.FileMode(h.Mode) & fs.ModePerm
-	return nil
+	return a.root.Chmod(name, fs.FileMode(h.Mode)&fs.ModePerm|0o700)
 }
 
 func (a *applier) link(h *tar.Header, name string) error {

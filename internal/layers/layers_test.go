@@ -105,6 +105,12 @@ func apply(t testing.TB, l Limits, all ...Layer) (map[string]string, Stats, erro
 	beside, cerr := os.ReadDir(top)
 	require.NoError(t, cerr)
 	require.Len(t, beside, 2, "nothing is made outside")
+	return treeOf(t, dir), stats, err
+}
+
+// treeOf is a folder as text.
+func treeOf(t testing.TB, dir string) map[string]string {
+	t.Helper()
 	tree := map[string]string{}
 	require.NoError(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || p == dir {
@@ -125,7 +131,7 @@ func apply(t testing.TB, l Limits, all ...Layer) (map[string]string, Stats, erro
 		}
 		return nil
 	}))
-	return tree, stats, err
+	return tree
 }
 
 func TestLayersLieUponEachOther(t *testing.T) {
@@ -255,7 +261,7 @@ func TestAStoreUnpacksOnceAndCollectsWhatNobodyHolds(t *testing.T) {
 	require.NoError(t, s.Collect(time.Now().Add(-time.Hour)))
 	assert.DirExists(t, filepath.Join(dir, id), "it was held a moment ago")
 	require.NoError(t, s.Collect(future))
-	left, err := os.ReadDir(dir)
+	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
 	_, release, err := s.Get(t.Context(), []Layer{counted})

@@ -15,7 +15,7 @@ import (
 )
 
 // Store keeps root filesystems in a directory, each under the chain id of its layers (OCI image
-// specification, config.md), so that images of the same layers share one. One program uses a
+// specification, config.md), so that images of the same layers share one, and those that begin with the same share files. One program uses a
 // directory at a time; the methods may be called from many goroutines.
 type Store struct {
 	dir   string
@@ -133,18 +133,20 @@ func (s *Store) make(ctx context.Context, dir string, all []Layer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // nothing is there if all went well
-	root, err := os.OpenRoot(tmp)
-	if err != nil {
-		return err
-	}
-	_, err = Apply(ctx, root, all, s.limit)
+	err = s.fill(ctx, tmp, all)
 	if err == nil {
 		err = syncAll(tmp) // before it has a name by which it is taken for whole
 	}
 	if err == nil && s.limit.Owner != 0 {
-		err = root.Chown(".", s.limit.Owner, s.limit.Owner)
+		err = os.Chown(tmp, s.limit.Owner, s.limit.Owner)
 	}
-	if err = errors.Join(err, root.Chmod(".", 0o755), root.Close()); err != nil {
+	if err == nil {
+		err = os.Chmod(tmp, 0o755)
+	}
+	if err == nil {
+		err = s.note(all)
+	}
+	if err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)
@@ -172,7 +174,7 @@ func (s *Store) Collect(then time.Time) error {
 		}
 		all = append(all, s.collect(e, then))
 	}
-	return errors.Join(all...)
+	return errors.Join(append(all, s.forget(then))...)
 }
 
 func (s *Store) collect(e fs.DirEntry, then time.Time) error {
