@@ -144,13 +144,13 @@ func imageAbsent(t *testing.T, s ImageSubject) {
 	ref := s.Put(t, "suite/app:v1", suiteImage, "", "")
 	name := strings.TrimSuffix(ref, ":v1")
 	for _, bad := range []string{name + ":v2", name + "x:v1", name + "@sha256:" + strings.Repeat("a", 64)} {
-		refused(t, s, ask(bad))
+		_ = refused(t, s, ask(bad))
 	}
 }
 
 func imageMalformed(t *testing.T, s ImageSubject) {
 	for _, bad := range []string{"", "b a d", "a\nb", "UPPER/case::"} {
-		refused(t, s, ask(bad))
+		_ = refused(t, s, ask(bad))
 	}
 }
 
@@ -167,7 +167,7 @@ func imageCredentials(t *testing.T, s ImageSubject) {
 		t.Errorf("the error shows the password: %v", e)
 	}
 	r = ask(r.Ref)
-	refused(t, s, r)
+	_ = refused(t, s, r)
 }
 
 func imageCancelled(t *testing.T, s ImageSubject) {
