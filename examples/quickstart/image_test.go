@@ -5,13 +5,16 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -90,5 +93,67 @@ func TestImagesOfRoot(t *testing.T) {
 		status, out, errs = pushed(t, "-data", data, "-image", image, "-user", "77", "-cell", kind, "-memory", "64M", "-once")
 		require.Zero(t, status, "%s%s", out, errs)
 		nothingLeft(t, data)
+	})
+}
+
+// An image runs, is scaled, restarted, stopped and started as a droplet is, with what the push says standing before what the image says.
+func TestImagesLiveAsDropletsDo(t *testing.T) {
+	kinds(t, func(t *testing.T, kind, _ string) {
+		if kind == "process" {
+			return
+		}
+		ref := imageOf(t, "1000:1000")
+		o, err := parse([]string{"-data", t.TempDir(), "-image", ref, "-cell", kind, "-memory", "64M", "-env", "WHO=pushed"})
+		require.NoError(t, err)
+		p, c, err := platform(t.Context(), o)
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx) }()
+		defer func() {
+			stop()
+			assert.NoError(t, <-ended)
+			assert.NoError(t, c.Close())
+			nothingLeft(t, o.data)
+		}()
+		<-p.Ready()
+		get := func(path string) (int, string) {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://hello.localhost"+path, nil)
+			p.Router().ServeHTTP(w, r)
+			return w.Code, strings.TrimSpace(w.Body.String())
+		}
+		res, err := p.Push(t.Context(), o.req)
+		require.NoError(t, err)
+		code, text := get("/env/WHO")
+		assert.Equal(t, 200, code)
+		assert.Equal(t, "pushed", text)
+		_, text = get("/env/PORT")
+		assert.Equal(t, "8081", text, "the port that the image exposes")
+
+		require.NoError(t, p.Scale(t.Context(), res.App.ID, "web", 3))
+		seen := map[string]bool{}
+		require.Eventually(t, func() bool {
+			code, text := get("/env/CF_INSTANCE_INDEX")
+			if code == 200 {
+				seen[text] = true
+			}
+			return len(seen) == 3
+		}, time.Minute, 5*time.Millisecond, "%v", seen)
+
+		_, first := get("/env/CF_INSTANCE_GUID")
+		require.NoError(t, p.Restart(t.Context(), res.App.ID))
+		require.Eventually(t, func() bool {
+			code, text := get("/env/CF_INSTANCE_GUID")
+			return code == 200 && text != first
+		}, time.Minute, 5*time.Millisecond)
+		require.NoError(t, p.Stop(t.Context(), res.App.ID))
+		code, _ = get("/")
+		assert.NotEqual(t, 200, code)
+		require.NoError(t, p.Start(t.Context(), res.App.ID))
+		require.Eventually(t, func() bool {
+			code, text := get("/")
+			return code == 200 && strings.HasPrefix(text, "Hello from hello")
+		}, time.Minute, 5*time.Millisecond)
+		require.NoError(t, p.Delete(t.Context(), res.App.ID))
 	})
 }
