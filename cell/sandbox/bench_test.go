@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/internal/attacktest"
 	"github.com/dewpoint-go/dewpoint/cell/process"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 )
@@ -51,7 +53,12 @@ func BenchmarkStart(b *testing.B) {
 			return r, r, err
 		},
 	}
-	for _, name := range []string{"process", "sandbox", "sandbox-host-network"} {
+	image := imageWithSleep(b)
+	open["sandbox-image"] = func(b *testing.B) (cell.Runtime, io.Closer, error) {
+		r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Images: &attacktest.Roots{Dir: image}})
+		return r, r, err
+	}
+	for _, name := range []string{"process", "sandbox", "sandbox-host-network", "sandbox-image"} {
 		b.Run(name, func(b *testing.B) {
 			r, c, err := open[name](b)
 			if err != nil {
@@ -60,17 +67,42 @@ func BenchmarkStart(b *testing.B) {
 			b.Cleanup(func() { _ = c.Close() })
 			benchStart(b, celltest.Agent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(droplet)), nil
-			}}), digest)
+			}}), func(w *cell.Work) {
+				if name == "sandbox-image" {
+					w.Layers, w.Spec.Image, w.Spec.User, w.Process.Path = nil, "x@sha256:"+digest, "1000", "/sleep"
+				}
+			}, digest)
 		})
 	}
 }
 
-func benchStart(b *testing.B, a *cell.Agent, digest string) {
+// imageWithSleep makes the root of an image with the droplet's files and a program that waits.
+func imageWithSleep(b *testing.B) string {
+	b.Helper()
+	dir, src := b.TempDir(), b.TempDir()
+	require.NoError(b, os.WriteFile(filepath.Join(src, "main.go"), []byte("package main\n\nimport \"time\"\n\nfunc main() { time.Sleep(time.Hour) }\n"), 0o600))
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "sleep"), filepath.Join(src, "main.go"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.Skipf("go build: %v: %s", err, out) // the image is made with Go's tools, which a test binary elsewhere may lack
+	}
+	for i := range 100 {
+		name := filepath.Join(dir, "app", strconv.Itoa(i%10), "f"+strconv.Itoa(i))
+		require.NoError(b, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(b, os.WriteFile(name, bytes.Repeat([]byte("x"), 10_000), 0o644))
+	}
+	require.NoError(b, os.Chmod(dir, 0o755))
+	return dir
+}
+
+func benchStart(b *testing.B, a *cell.Agent, change func(*cell.Work), digest string) {
 	var start, stop []time.Duration
 	for i := 0; b.Loop(); i++ {
 		id := fmt.Sprintf("w%d", i)
 		w := cell.Work{ID: id, LRP: "l", Health: &cell.Health{Type: "process"}, Process: cell.Process{Path: "/bin/sleep", Args: []string{"1000"}},
 			Layers: []cell.Input{{Source: "blob:x", Dir: "/home/vcap", SHA256: digest}}}
+		change(&w)
 		begun := time.Now()
 		if err := a.Start(b.Context(), w); err != nil {
 			b.Fatal(err)
