@@ -32,20 +32,20 @@ func (k *kind) level(ctx context.Context, f *folder.Runtime, c Config) error {
 			continue
 		}
 		if !now.own && c.Network != HostNetwork {
-			switch err := failed[len(failed)-1]; {
+			switch { // the second failure is that of the network alone
 			case c.Network == OwnNetwork:
-				return fmt.Errorf("Config.Network is %q: %w; %s", OwnNetwork, failed[1], networkCure())
+				return fmt.Errorf("Config.Network is %q: %w; %s", OwnNetwork, cause(failed[1]), networkCure())
 			case c.Egress != nil:
-				return fmt.Errorf("Config.Egress needs networks of their own: %w; %s", failed[1], networkCure())
+				return fmt.Errorf("Config.Egress needs networks of their own: %w; %s", cause(failed[1]), networkCure())
 			default:
-				k.lack("each container has this machine's network", err, networkCure())
+				k.lack("each container has this machine's network", cause(failed[1]), networkCure())
 			}
 		}
 		if !now.overlays {
 			if k.Images = false; c.Images != nil {
 				return fmt.Errorf("Config.Images needs overlays over %s: %w", c.Dir, failed[len(failed)-1])
 			}
-			k.lack("layers are copied for each container", failed[len(failed)-1], "put Config.Dir on another file system, such as ext4 or xfs")
+			k.lack("layers are copied for each container", cause(failed[len(failed)-1]), "put Config.Dir on another file system, such as ext4 or xfs")
 		}
 		return nil
 	}
@@ -96,16 +96,31 @@ func networkCure() string {
 
 // unable says why a level does not work on this machine.
 type unable struct {
-	by  string
-	err error
+	by, cure string
+	err      error
 }
 
-func (e *unable) Error() string        { return "no isolation by " + e.by + ": " + e.err.Error() }
+func (e *unable) Error() string {
+	text := "no isolation by " + e.by + ": " + e.err.Error()
+	if e.cure != "" {
+		text += "; " + e.cure
+	}
+	return text
+}
+
 func (e *unable) Unwrap() error        { return e.err }
 func (e *unable) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // tryWait is for one that takes its time on a busy machine.
 const tryWait = 30 * time.Second
+
+// cause is why less was given, where there is isolation all the same.
+func cause(err error) error {
+	if u, ok := errors.AsType[*unable](err); ok {
+		return u.err
+	}
+	return err
+}
 
 // try runs a role in a container of a stack: that shows more than any setting of the machine.
 func try(ctx context.Context, f *folder.Runtime, k *kind, name string) error {
@@ -131,9 +146,9 @@ func try(ctx context.Context, f *folder.Runtime, k *kind, name string) error {
 		}()
 		done, err := k.Start(ctx, f.Program(), c, s)
 		if err != nil && k.landlock {
-			return &unable{"Landlock, which Linux has since 5.13, either", err}
+			return &unable{by: "Landlock, which Linux has since 5.13, either", err: err}
 		} else if err != nil {
-			return &unable{"namespaces", fmt.Errorf("%w; %s", err, cure(err))}
+			return &unable{by: "namespaces", cure: cure(err), err: err}
 		}
 		select {
 		case <-done:
