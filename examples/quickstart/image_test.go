@@ -48,7 +48,8 @@ func imageOf(t *testing.T, user string) string {
 	require.NoError(t, err)
 	file = file.DeepCopy()
 	file.OS, file.Architecture = "linux", runtime.GOARCH
-	file.Config = v1.Config{Entrypoint: []string{"/hello"}, User: user, ExposedPorts: map[string]struct{}{"8081/tcp": {}}}
+	file.Config = v1.Config{Entrypoint: []string{"/hello"}, User: user, ExposedPorts: map[string]struct{}{"8081/tcp": {}, "53/udp": {}},
+		WorkingDir: "/srv/work", Env: []string{"WHO=image", "FROM=image"}}
 	img, err = mutate.ConfigFile(img, file)
 	require.NoError(t, err)
 	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
@@ -127,8 +128,10 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 		code, text := get("/env/WHO")
 		assert.Equal(t, 200, code)
 		assert.Equal(t, "pushed", text)
-		_, text = get("/env/PORT")
-		assert.Equal(t, "8081", text, "the port that the image exposes")
+		for name, want := range map[string]string{"PORT": "8081", "FROM": "image", "PWD": "/srv/work"} {
+			_, text = get("/env/" + name)
+			assert.Equal(t, want, text, name)
+		}
 
 		require.NoError(t, p.Scale(t.Context(), res.App.ID, "web", 3))
 		seen := map[string]bool{}

@@ -64,7 +64,7 @@ func (c *container) Listening(context.Context) ([]int, error) {
 	return slices.Compact(all), err
 }
 
-// disk is what the container's own files take; with those of its layers, and without those of its image, as in Cloud Foundry.
+// disk is what the container's own files take; with those of its layers, and without those of its image, which all instances share.
 func (c *container) disk(ctx context.Context) (int64, error) {
 	if c.meta.Image != nil {
 		return diskUsage(ctx, filepath.Join(c.dir, OverlayDir))
