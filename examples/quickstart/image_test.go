@@ -150,8 +150,10 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 			return code == 200 && text != first
 		}, time.Minute, 5*time.Millisecond)
 		require.NoError(t, p.Stop(t.Context(), res.App.ID))
-		code, _ = get("/")
-		assert.NotEqual(t, 200, code)
+		require.Eventually(t, func() bool {
+			code, _ := get("/")
+			return code != 200
+		}, time.Minute, 5*time.Millisecond)
 		require.NoError(t, p.Start(t.Context(), res.App.ID))
 		require.Eventually(t, func() bool {
 			code, text := get("/")

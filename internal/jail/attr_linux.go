@@ -12,6 +12,9 @@ import (
 // Inside is the user and group that programs are inside: Cloud Foundry's vcap.
 const Inside = 2000
 
+// spareID is what root's own group is called where number 0 is another's.
+const spareID = 65533
+
 // Namespaces is what the first process is started in.
 type Namespaces struct {
 	// Outside is the user of this machine to whom what programs own belongs, which only root may say: then the first process is
@@ -34,8 +37,8 @@ func (n Namespaces) Attr() *syscall.SysProcAttr {
 	if n.Outside != 0 {
 		ids := func(inside int) []syscall.SysProcIDMap {
 			theirs := syscall.SysProcIDMap{ContainerID: inside, HostID: n.Outside, Size: 1}
-			if inside == 0 { // as a group: of an image's user that names none
-				return []syscall.SysProcIDMap{theirs}
+			if inside == 0 { // as a group: of an image's user that names none. What root makes there needs a number all the same.
+				return []syscall.SysProcIDMap{theirs, {ContainerID: spareID, HostID: 0, Size: 1}}
 			}
 			return []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, theirs}
 		}
