@@ -135,6 +135,31 @@ func TestAttackTheNetwork(t *testing.T) {
 	assert.ErrorContains(t, err, c.Info().Addresses[1].Host)
 }
 
+// No rules allow all, and rules that are none nothing.
+func TestAttackPastEmptyRules(t *testing.T) {
+	t.Parallel()
+	own := machine(t)
+	world := echo(t, own.String()+":0")
+	for name, c := range map[string]struct {
+		rules []cell.EgressRule
+		want  string
+	}{"none": {[]cell.EgressRule{}, "ECONNREFUSED"}, "one": {[]cell.EgressRule{{Network: netip.PrefixFrom(own, 32)}}, "done"}} {
+		dir := t.TempDir()
+		r := networked(t, dir, c.rules...)
+		x, err := r.Create(t.Context(), cell.Creation{ID: "x"})
+		require.NoError(t, err)
+		// Elsewhere than this machine, so that only the rules can be what refuses it.
+		elsewhere := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), 9)
+		if name == "one" {
+			elsewhere = world
+		}
+		attacktest.Refused(t, x, [2]string{"dial=tcp:" + elsewhere.String(), c.want})
+		require.NoError(t, x.Destroy(t.Context()))
+		require.NoError(t, r.Close())
+		empty(t, dir)
+	}
+}
+
 // What runs is reached, and reaches the world, after the program of the cell has gone and come, and after the process that connects
 // it has been killed.
 func TestNetworksOutliveWhoMadeThem(t *testing.T) {

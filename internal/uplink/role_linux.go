@@ -36,7 +36,7 @@ type order struct {
 	// it serves nobody.
 	Do    string `json:"do"`
 	Key   string `json:"key,omitempty"` // of the container
-	Rules []Rule `json:"rules,omitempty"`
+	Rules []Rule `json:"rules"` // null: none are asked; empty: nothing is allowed
 }
 
 // role is one run of the role: uplink [-user UID] DIR.
