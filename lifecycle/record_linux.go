@@ -37,14 +37,20 @@ func InitEnded(state string) <-chan struct{} {
 	go func() {
 		defer close(done)
 		defer func() { _ = f.Close() }() // only watched
-		raw, err := f.SyscallConn()
-		if err != nil {
-			return
-		}
-		_ = raw.Read(func(fd uintptr) bool { // an error is the end of watching
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-		})
+		AwaitEnd(f)
 	}()
 	return done
+}
+
+// AwaitEnd returns when the process of a descriptor (pidfd_open(2), with PIDFD_NONBLOCK) has ended, or the file is closed. It takes no
+// thread meanwhile.
+func AwaitEnd(pidfd *os.File) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool { // an error is the end of watching
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"sync"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
@@ -95,10 +94,8 @@ type kind struct {
 	carried []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	limits  []string    // that can be enforced
 	server  *server
-	network *network // nil: the machine's
-
-	mu    sync.Mutex             // guards what follows
-	locks map[string]*sync.Mutex // of containers that are started or ended, by key
+	network *network     // nil: the machine's
+	locks   folder.Locks // of containers that are started or ended
 }
 
 var (
@@ -110,7 +107,7 @@ var (
 const vcap = jail.Inside
 
 func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
-	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits(), locks: map[string]*sync.Mutex{}}
+	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits()}
 	var err error
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, c); err != nil {
@@ -182,13 +179,3 @@ func (k *kind) Owner(of *folder.Image) (int, bool) {
 
 // Path implements folder.Kind.
 func (k *kind) Path(_, p string) string { return path.Clean("/" + p) }
-
-// lock returns the mutex of a container.
-func (k *kind) lock(key string) *sync.Mutex {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.locks[key] == nil {
-		k.locks[key] = &sync.Mutex{}
-	}
-	return k.locks[key]
-}

@@ -66,9 +66,7 @@ func writeTask(c folder.Place, t task) error {
 
 // Start implements folder.Kind.
 func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
-	l := k.lock(c.Key)
-	l.Lock()
-	defer l.Unlock()
+	defer k.locks.Lock(c.Key)()
 	t, err := k.run(ctx, c)
 	if err != nil {
 		return nil, err
@@ -180,9 +178,7 @@ func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) er
 
 // End implements folder.Engine.
 func (k *kind) End(ctx context.Context, c folder.Place) error {
-	l := k.lock(c.Key)
-	l.Lock()
-	defer l.Unlock()
+	defer k.locks.Lock(c.Key)()
 	if t, known := readTask(c); known {
 		if t.alive() { // at once, whether containerd answers or not
 			_ = syscall.Kill(t.PID, syscall.SIGKILL)
@@ -199,9 +195,7 @@ func (k *kind) End(ctx context.Context, c folder.Place) error {
 	if err := unmountBelow(c.Dir); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	delete(k.locks, c.Key)
-	k.mu.Unlock()
+	k.locks.Forget(c.Key)
 	return nil
 }
 

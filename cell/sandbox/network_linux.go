@@ -39,15 +39,13 @@ type network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex              // guards what follows
-	have     map[string]netip.Addr   // by key of the container
-	taken    map[netip.Addr]struct{} // the same
+	mu       sync.Mutex            // guards what follows
+	have     map[string]netip.Addr // by key of the container
 	watching bool
 }
 
 func newNetwork(dir string, user int, c Config) (*network, error) {
-	n := &network{uplink: &uplink.Client{Dir: filepath.Join(dir, uplinkDir), User: user}, log: c.Logger,
-		have: map[string]netip.Addr{}, taken: map[netip.Addr]struct{}{}}
+	n := &network{uplink: &uplink.Client{Dir: filepath.Join(dir, uplinkDir), User: user}, log: c.Logger, have: map[string]netip.Addr{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	switch c.Network {
 	case "", OwnNetwork:
@@ -58,14 +56,14 @@ func newNetwork(dir string, user int, c Config) (*network, error) {
 	default:
 		return nil, fmt.Errorf("Config.Network is %q: use %q or %q, or leave it empty for what works", c.Network, OwnNetwork, HostNetwork)
 	}
+	if c.Egress != nil { // none allow nothing
+		n.egress = []uplink.Rule{}
+	}
 	for _, r := range c.Egress {
 		if err := r.Check(); err != nil {
 			return nil, fmt.Errorf("Config.Egress: %w", err)
 		}
 		n.egress = append(n.egress, uplink.Rule(r))
-	}
-	if c.Egress != nil && n.egress == nil {
-		n.egress = []uplink.Rule{}
 	}
 	return n, nil
 }
@@ -83,7 +81,7 @@ func (n *network) open(c folder.Place) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.IsValid() {
-		n.have[c.Key], n.taken[a] = a, struct{}{}
+		n.have[c.Key] = a
 		return nil
 	}
 	if !n.own {
@@ -98,17 +96,21 @@ func (n *network) open(c folder.Place) error {
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		return err
 	}
-	n.have[c.Key], n.taken[a] = a, struct{}{}
+	n.have[c.Key] = a
 	return nil
 }
 
 // pick returns an address that no other container of this cell has. Those of other cells are in other networks.
 func (n *network) pick() (netip.Addr, error) {
+	taken := map[netip.Addr]bool{}
+	for _, a := range n.have {
+		taken[a] = true
+	}
 	first := uplink.Inside.Masked().Addr().As4()
 	for range 1000 {
 		k := 1 + rand.Uint32N(1<<(32-uplink.Inside.Bits())-2)
 		a := netip.AddrFrom4([4]byte{first[0], first[1], first[2] | byte(k>>8), first[3] | byte(k)})
-		if _, taken := n.taken[a]; !taken {
+		if !taken[a] {
 			return a, nil
 		}
 	}
@@ -147,9 +149,8 @@ func (n *network) attach(ctx context.Context, c folder.Place, k lifecycle.Keeper
 // close lets go of a container's network, whose processes have ended.
 func (n *network) close(ctx context.Context, c folder.Place) error {
 	n.mu.Lock()
-	a, ok := n.have[c.Key]
+	_, ok := n.have[c.Key]
 	delete(n.have, c.Key)
-	delete(n.taken, a)
 	n.mu.Unlock()
 	if !ok {
 		return nil

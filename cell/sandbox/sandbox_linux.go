@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -115,12 +114,10 @@ type kind struct {
 	overlays bool
 	lacks    []string
 
-	resolver string      // /etc/resolv.conf of networks of their own
-	carried  []jail.Bind // what the lifecycle program needs in other stacks than this machine's
-	landlock bool        // it is all that there is; set before the kind is used
-
-	mu    sync.Mutex             // guards what follows
-	locks map[string]*sync.Mutex // of containers whose keeper is started, by key
+	resolver string       // /etc/resolv.conf of networks of their own
+	carried  []jail.Bind  // what the lifecycle program needs in other stacks than this machine's
+	landlock bool         // it is all that there is; set before the kind is used
+	locks    folder.Locks // of containers whose keeper is started
 }
 
 var (
@@ -130,7 +127,7 @@ var (
 )
 
 func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
-	k := &kind{dir: dir, locks: map[string]*sync.Mutex{}}
+	k := &kind{dir: dir}
 	switch {
 	case os.Geteuid() != 0:
 	case c.User != 0 && !jail.Mapped(c.User):
@@ -279,9 +276,7 @@ const roles = 4
 
 // keeper returns that of a container, and starts it if none runs.
 func (k *kind) keeper(ctx context.Context, prog *lifecycle.Program, c folder.Place) (lifecycle.Keeper, error) {
-	l := k.lock(c.Key)
-	l.Lock()
-	defer l.Unlock()
+	defer k.locks.Lock(c.Key)()
 	if keeper, alive := lifecycle.FindKeeper(c.States); alive {
 		return keeper, nil
 	}
@@ -365,16 +360,6 @@ func others(keeper lifecycle.Keeper, c folder.Place) uint64 {
 	return n
 }
 
-// lock returns the mutex of a container.
-func (k *kind) lock(key string) *sync.Mutex {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.locks[key] == nil {
-		k.locks[key] = &sync.Mutex{}
-	}
-	return k.locks[key]
-}
-
 // Open implements folder.Engine.
 func (k *kind) Open(_ context.Context, c folder.Place) error {
 	if c.Image != nil && k.user != 0 && c.Image.UID == 0 {
@@ -397,9 +382,7 @@ func (k *kind) Unmount(string) error { return nil }
 
 // End implements folder.Engine. The keeper has been ended.
 func (k *kind) End(ctx context.Context, c folder.Place) error {
-	k.mu.Lock()
-	delete(k.locks, c.Key)
-	k.mu.Unlock()
+	k.locks.Forget(c.Key)
 	return k.network.close(ctx, c)
 }
 

@@ -36,7 +36,7 @@ type order struct {
 	// it serves nobody.
 	Do    string `json:"do"`
 	Key   string `json:"key,omitempty"` // of the container
-	Rules []Rule `json:"rules"` // null: none are asked; empty: nothing is allowed
+	Rules []Rule `json:"rules"`         // null: none are asked; empty: nothing is allowed
 }
 
 // role is one run of the role: uplink [-user UID] DIR.
@@ -160,14 +160,7 @@ func (r *role) attach(o order, tun, process *os.File) error {
 	r.idle.Stop()
 	go func() { // nobody may be there to say that it has gone
 		defer func() { _ = watched.Close() }()
-		raw, err := watched.SyscallConn()
-		if err != nil {
-			return
-		}
-		_ = raw.Read(func(fd uintptr) bool { // an error is the end of watching
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-		})
+		lifecycle.AwaitEnd(watched)
 		r.detach(o.Key, l)
 	}()
 	return nil
