@@ -22,9 +22,8 @@ import (
 
 // Where things of ours are in a container.
 const (
-	programPath = "/run/dewpoint/" + lifecycle.ProgramName
-	keeperPath  = "/run/dewpoint/keeper" // a link
-	statesPath  = "/run/dewpoint/states" // closed to programs
+	keeperPath = "/run/dewpoint/keeper" // a link
+	statesPath = "/run/dewpoint/states" // closed to programs
 )
 
 // baseDir, in a container's folder, is where its root is put together: nothing but places to mount on, and links.
@@ -64,7 +63,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	role, args := k.role(st, "keeper", statesPath)
 	// runc runs what the first argument names, and that tells the role, too.
-	if args[0] = role; role == programPath {
+	if args[0] = role; role == stack.ProgramPath {
 		args[0] = keeperPath
 	}
 	s := &oci.Spec{
@@ -169,9 +168,9 @@ func resources(c folder.Place) *specs.LinuxResources {
 // role is how a role is run in a container.
 func (k *kind) role(st stack.Stack, role string, args ...string) (path string, argv []string) {
 	if st.Dir != "/" && len(k.carried) > 0 {
-		return stack.LoaderPath, append(jail.ByLoader(stack.LoaderPath, role, programPath), args...)
+		return stack.LoaderPath, append(jail.ByLoader(stack.LoaderPath, role, stack.ProgramPath), args...)
 	}
-	return programPath, append([]string{role}, args...)
+	return stack.ProgramPath, append([]string{role}, args...)
 }
 
 // makeBase makes the places of a root. What is mounted there is there only for the container.
@@ -238,7 +237,13 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		bind(b)
 	}
 	if c.Image != nil {
-		k.bindImage(bind)
+		resolver := "/etc/" + resolverFile
+		if k.network != nil {
+			resolver = filepath.Join(k.dir, etcDir, resolverFile)
+		}
+		for _, b := range k.ImageBinds(k.prog.Path, resolver, k.carried) {
+			bind(b)
+		}
 		bind(jail.Bind{From: c.States, To: statesPath, Write: true})
 		return all, nil
 	}
@@ -258,7 +263,7 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); k.network != nil && (err != nil || info.Mode().IsRegular()) {
 		bind(jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile, Optional: true})
 	}
-	bind(jail.Bind{From: k.prog.Path, To: programPath})
+	bind(jail.Bind{From: k.prog.Path, To: stack.ProgramPath})
 	if st.Dir != "/" {
 		for _, b := range k.carried {
 			bind(b)
@@ -269,26 +274,6 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		bind(jail.Bind{From: p, To: p})
 	}
 	return all, nil
-}
-
-// bindImage binds what an image is shown beside its own.
-func (k *kind) bindImage(bind func(jail.Bind)) {
-	resolver := "/etc/" + resolverFile
-	if k.network != nil {
-		resolver = filepath.Join(k.dir, etcDir, resolverFile)
-	}
-	bind(jail.Bind{From: k.prog.Path, To: programPath})
-	for _, b := range k.carried {
-		bind(b)
-	}
-	for from, to := range map[string]string{resolver: "/etc/" + resolverFile, "/etc/hosts": "/etc/hosts"} {
-		if _, err := os.Stat(from); err == nil {
-			bind(jail.Bind{From: from, To: to})
-		}
-	}
-	for _, p := range k.Share {
-		bind(jail.Bind{From: p, To: p})
-	}
 }
 
 // writable are the folders in which programs may write.

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+	"github.com/dewpoint-go/dewpoint/cell/internal/stack"
 	"github.com/dewpoint-go/dewpoint/internal/cgroup"
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
@@ -77,7 +78,7 @@ func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, 
 	}
 	id := filepath.Base(s.State)
 	inside := filepath.Join(statesPath, id)
-	spec := jail.Spec{Built: true, User: vcap, Group: vcap, Dir: s.Dir, Roles: programPath, Binds: writable(c.Root)}
+	spec := jail.Spec{Built: true, User: vcap, Group: vcap, Dir: s.Dir, Roles: stack.ProgramPath, Binds: writable(c.Root)}
 	if c.Image != nil {
 		spec.Image, spec.User, spec.Group, spec.Binds = "/", c.Image.UID, c.Image.GID, nil
 	}

@@ -202,9 +202,6 @@ func (k *kind) Writable(spec cell.Spec, p string) error {
 // jailFile, in the folder of a process's init, says what the process sees.
 const jailFile = "jail.json"
 
-// programPath is where the lifecycle program is.
-const programPath = "/run/dewpoint/" + lifecycle.ProgramName
-
 // Start implements folder.Kind.
 func (k *kind) Start(ctx context.Context, prog *lifecycle.Program, c folder.Place, s folder.Start) (<-chan struct{}, error) {
 	// Not the folders above: they may have been removed.
@@ -434,7 +431,7 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 	if err != nil {
 		return jail.Spec{}, err
 	}
-	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath, Links: st.Links, Files: st.Files}
+	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Hostname: "dewpoint", Dir: s.Dir, Roles: stack.ProgramPath, Links: st.Links, Files: st.Files}
 	own := k.network.address(c).IsValid()
 	if own { // where the resolver is a link, it leads to this
 		j.Files = map[string]string{}
@@ -465,7 +462,7 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 	if info, err := os.Lstat(filepath.Join(st.Dir, "etc", resolverFile)); own && (err != nil || info.Mode().IsRegular()) {
 		j.Binds = append(j.Binds, jail.Bind{From: filepath.Join(k.dir, etcDir, resolverFile), To: "/etc/" + resolverFile, Optional: true})
 	}
-	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath})
+	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: stack.ProgramPath})
 	if st.Dir != "/" && len(k.carried) > 0 {
 		j.Binds, j.Loader = append(j.Binds, k.carried...), stack.LoaderPath
 	}
@@ -477,7 +474,7 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 
 // jailImage is what a process sees whose root is that of an image.
 func (k *kind) jailImage(prog *lifecycle.Program, c folder.Place, s folder.Start) jail.Spec {
-	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Image: folder.ImageRoot(c), Hostname: "dewpoint", Dir: s.Dir, Roles: programPath}
+	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Image: folder.ImageRoot(c), Hostname: "dewpoint", Dir: s.Dir, Roles: stack.ProgramPath}
 	if k.user != 0 {
 		j.User, j.Group = c.Image.UID, c.Image.GID
 	}
@@ -488,13 +485,9 @@ func (k *kind) jailImage(prog *lifecycle.Program, c folder.Place, s folder.Start
 	if k.network.address(c).IsValid() {
 		resolver = filepath.Join(k.dir, etcDir, resolverFile)
 	}
-	j.Binds = append(j.Binds, jail.Bind{From: prog.Path, To: programPath}, jail.Bind{From: resolver, To: "/etc/" + resolverFile, Optional: true},
-		jail.Bind{From: "/etc/hosts", To: "/etc/hosts", Optional: true})
+	j.Binds = k.ImageBinds(prog.Path, resolver, k.carried)
 	if len(k.carried) > 0 {
-		j.Binds, j.Loader = append(j.Binds, k.carried...), stack.LoaderPath
-	}
-	for _, p := range k.Share {
-		j.Binds = append(j.Binds, jail.Bind{From: p, To: p, Optional: true})
+		j.Loader = stack.LoaderPath
 	}
 	return j
 }

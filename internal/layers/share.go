@@ -23,8 +23,9 @@ const prefixesDir = "prefixes"
 
 // shared is how many of the layers an earlier root filesystem began with; at least one is left to be unpacked.
 func (s *Store) shared(all []Layer) int {
+	ids := chainIDs(all)
 	for n := len(all) - 1; n > 0; n-- {
-		id := idOf(all[:n])
+		id := nameOf(ids[n-1])
 		if _, err := os.Lstat(filepath.Join(s.dir, prefixesDir, id)); err == nil || s.Has(id) {
 			return n
 		}
@@ -39,8 +40,8 @@ func (s *Store) note(all []Layer) error {
 		return err
 	}
 	now := time.Now()
-	for n := 1; n < len(all); n++ {
-		name := filepath.Join(dir, idOf(all[:n]))
+	for _, id := range chainIDs(all)[:len(all)-1] {
+		name := filepath.Join(dir, nameOf(id))
 		err := os.Chtimes(name, now, now)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = os.WriteFile(name, nil, 0o644)
@@ -66,7 +67,8 @@ func (s *Store) forget(then time.Time) error {
 	return err
 }
 
-func idOf(all []Layer) string { return strings.TrimPrefix(ChainID(all), "sha256:") }
+// nameOf is the name of a root filesystem in the store.
+func nameOf(chainID string) string { return strings.TrimPrefix(chainID, "sha256:") }
 
 // fill unpacks layers into an empty directory.
 func (s *Store) fill(ctx context.Context, dir string, all []Layer) error {

@@ -57,7 +57,7 @@ func TestImagesOfOneBaseShareItsFiles(t *testing.T) {
 }
 
 func (s *Store) known(all []Layer) (string, error) {
-	dir := filepath.Join(s.dir, idOf(all))
+	dir := filepath.Join(s.dir, nameOf(ChainID(all)))
 	_, err := os.Stat(dir)
 	return dir, err
 }

@@ -43,18 +43,24 @@ func Open(dir string, l Limits) (*Store, error) {
 	return &Store{dir: dir, limit: l, busy: map[string]chan struct{}{}, refs: map[string]int{}}, nil
 }
 
-// ChainID names what layers make together. It is pure.
+// ChainID names what layers make together; "" if there are none. It is pure.
 func ChainID(all []Layer) string {
-	id := ""
-	for i, l := range all {
-		if i == 0 {
-			id = l.DiffID
-			continue
-		}
-		sum := sha256.Sum256([]byte(id + " " + l.DiffID))
-		id = "sha256:" + hex.EncodeToString(sum[:])
+	if len(all) == 0 {
+		return ""
 	}
-	return id
+	return chainIDs(all)[len(all)-1]
+}
+
+// chainIDs names what the first layer makes, the first two, and so on.
+func chainIDs(all []Layer) []string {
+	ids := make([]string, len(all))
+	for i, l := range all {
+		if ids[i] = l.DiffID; i > 0 {
+			sum := sha256.Sum256([]byte(ids[i-1] + " " + l.DiffID))
+			ids[i] = "sha256:" + hex.EncodeToString(sum[:])
+		}
+	}
+	return ids
 }
 
 // Get returns the directory of a root filesystem, and unpacks it if it is not there: once, however many ask

@@ -27,6 +27,9 @@ type Client struct {
 	mu sync.Mutex // held while the process is started
 }
 
+// askWait is long: the process answers at once, unless the machine has no time for it.
+const askWait = 20 * time.Second
+
 // Attach has a container served: what comes from the device of its keeper. Idempotent.
 func (c *Client) Attach(ctx context.Context, p *lifecycle.Program, key string, k lifecycle.Keeper, rules []Rule) error {
 	tun, err := k.Tun(ctx)
@@ -48,7 +51,11 @@ func (c *Client) Attach(ctx context.Context, p *lifecycle.Program, key string, k
 		if err = c.ask(ctx, order{Do: "attach", Key: key, Rules: rules}, tun, process); !gone(err) || try == 10 {
 			return err
 		}
-		time.Sleep(time.Millisecond << try)
+		select {
+		case <-time.After(time.Millisecond << try):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -91,6 +98,8 @@ func (c *Client) ask(ctx context.Context, o order, files ...*os.File) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, askWait) // one that is stopped, and not dead, must hold up nobody
+	defer cancel()
 	_, err = handover.Ask(ctx, filepath.Join(c.Dir, socketFile), string(b), files...)
 	return err
 }

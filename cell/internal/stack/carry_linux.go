@@ -18,6 +18,9 @@ import (
 // Where a dynamic lifecycle program finds what it needs in a stack that is not this machine's own. The loader bears
 // the program's name, as it is what the kernel takes for the program.
 const (
+	// ProgramPath is where the lifecycle program is in containers.
+	ProgramPath = "/run/dewpoint/" + lifecycle.ProgramName
+
 	carryDir = "/run/dewpoint/lib"
 	// LoaderPath is its loader there.
 	LoaderPath = carryDir + "/" + lifecycle.ProgramName

@@ -158,6 +158,16 @@ func (o *Offer) AccountFiles(dir string) error {
 	return nil
 }
 
+// ImageBinds is what containers see beside what their image has: the program with what it needs, names, and what is shared.
+func (o *Offer) ImageBinds(program, resolver string, carried []jail.Bind) []jail.Bind {
+	all := append([]jail.Bind{{From: program, To: ProgramPath}}, carried...)
+	all = append(all, jail.Bind{From: resolver, To: "/etc/resolv.conf", Optional: true}, jail.Bind{From: "/etc/hosts", To: "/etc/hosts", Optional: true})
+	for _, p := range o.Share {
+		all = append(all, jail.Bind{From: p, To: p})
+	}
+	return all
+}
+
 // Carried is what Carry finds, if there is a stack that needs it.
 func (o *Offer) Carried(ctx context.Context, program string) ([]jail.Bind, error) {
 	if !o.Images && !slices.ContainsFunc(o.Stacks, func(s Stack) bool { return s.Dir != "/" }) {
