@@ -38,6 +38,7 @@ const (
 	// opening is how many connections of TCP may be being opened.
 	opening = 256
 
+	shakeWait = 10 * time.Second
 	dialWait  = 30 * time.Second
 	flowWait  = 90 * time.Second // after which UDP in which nothing comes is over
 	namesWait = 3 * time.Second  // for one resolver
@@ -156,9 +157,9 @@ func (l *line) connect(r *tcp.ForwarderRequest) {
 		}
 		defer func() { _ = far.Close() }() // all was said, or cannot be
 		var wq waiter.Queue
-		ep, terr := r.CreateEndpoint(&wq)
+		ep, err := l.shake(r, &wq)
 		r.Complete(false)
-		if terr != nil {
+		if err != nil {
 			return
 		}
 		near := gonet.NewTCPConn(&wq, ep)
@@ -173,6 +174,29 @@ func (l *line) connect(r *tcp.ForwarderRequest) {
 		pass(near, far.(*net.TCPConn))
 		<-done
 	})
+}
+
+// shake answers, and waits for the container to confirm: not for long, as it is next door, and not after it has gone.
+func (l *line) shake(r *tcp.ForwarderRequest, wq *waiter.Queue) (tcpip.Endpoint, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, shakeWait)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	defer context.AfterFunc(ctx, func() {
+		for { // it may not wait yet
+			wq.Notify(waiter.WritableEvents) // what it wakes for, and looks whether there is a connection
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})()
+	ep, err := r.CreateEndpoint(wq)
+	if err != nil {
+		return nil, errors.New(err.String())
+	}
+	return ep, nil
 }
 
 // half is a connection of which one direction may end before the other.

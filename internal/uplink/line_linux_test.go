@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -47,7 +48,8 @@ func there(at net.Addr) netip.AddrPort {
 
 var guestAddr = tcpip.AddrFrom4([4]byte{10, 254, 1, 1})
 
-func newGuest(t *testing.T, allows func(string, netip.AddrPort) bool, names ...netip.AddrPort) *guest {
+// devices are two ends of what takes packets as a device does.
+func devices(t *testing.T) (line, container *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	require.NoError(t, err)
@@ -56,13 +58,19 @@ func newGuest(t *testing.T, allows func(string, netip.AddrPort) bool, names ...n
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20))
 		}
 	}
-	l, err := open(os.NewFile(uintptr(fds[0]), "tun"), allows, func() []netip.AddrPort { return names },
+	return os.NewFile(uintptr(fds[0]), "tun"), os.NewFile(uintptr(fds[1]), "container")
+}
+
+func newGuest(t *testing.T, allows func(string, netip.AddrPort) bool, names ...netip.AddrPort) *guest {
+	t.Helper()
+	device, container := devices(t)
+	l, err := open(device, allows, func() []netip.AddrPort { return names },
 		func(ctx context.Context, network, address string) (net.Conn, error) {
 			address = strings.Replace(address, abroad.String(), "127.0.0.1", 1)
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		})
 	require.NoError(t, err)
-	g := &guest{t: t, raw: os.NewFile(uintptr(fds[1]), "guest")}
+	g := &guest{t: t, raw: container}
 	out := channel.New(512, mtu, "")
 	g.stack = stack.New(stack.Options{NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol}})
@@ -275,6 +283,36 @@ func TestNames(t *testing.T) {
 		n, err := c.Read(b)
 		require.NoError(t, err)
 		assert.Equal(t, "answer to "+q, string(b[:n]))
+	}
+}
+
+// A container that has gone in the middle of opening a connection holds up nobody: its line is closed, at whatever moment that is.
+func TestAConnectionThatIsNeverConfirmed(t *testing.T) {
+	t.Parallel()
+	to := world(t, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)); _ = c.Close() })
+	syn := make([]byte, header.IPv4MinimumSize+header.TCPMinimumSize)
+	header.IPv4(syn).Encode(&header.IPv4Fields{TotalLength: uint16(len(syn)), TTL: 64, Protocol: uint8(tcp.ProtocolNumber), SrcAddr: guestAddr,
+		DstAddr: tcpip.AddrFrom4(to.Addr().As4())})
+	header.IPv4(syn).SetChecksum(^header.IPv4(syn).CalculateChecksum())
+	header.TCP(syn[header.IPv4MinimumSize:]).Encode(&header.TCPFields{SrcPort: 1000, DstPort: to.Port(), SeqNum: 1, DataOffset: header.TCPMinimumSize,
+		Flags: header.TCPFlagSyn, WindowSize: 1000})
+	for i := range 200 {
+		device, container := devices(t)
+		asked := make(chan struct{})
+		l, err := open(device, anywhere, nil, func(_ context.Context, network, _ string) (net.Conn, error) {
+			c, err := net.Dial(network, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port()).String())
+			close(asked)
+			return c, err
+		})
+		require.NoError(t, err)
+		_, err = container.Write(syn)
+		require.NoError(t, err)
+		<-asked
+		for range i * 20 {
+			runtime.Gosched() // ever later
+		}
+		l.close()
+		require.NoError(t, container.Close())
 	}
 }
 
