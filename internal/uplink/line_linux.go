@@ -29,12 +29,14 @@ const (
 	mtu = 65520
 	// queued is how many packets may wait for a container that is slow to take them; more are lost, as on any line.
 	queued = 512
-	// connections and flows bound what one container has open at a time, of TCP and of UDP, and buffered what is held of each
-	// connection in each direction: this process is not limited as the container is, so it must not hold whatever that likes. As the
-	// container is next door, more would not be faster.
+	// connections and flows bound what one container has open at a time, of TCP and of UDP.
 	connections = 1024
 	flows       = 256
-	buffered    = 128 << 10
+	// This process is not limited as the container is, so it must not hold whatever that likes: in each direction, wide bytes for
+	// the first fast connections, for which that many are quicker, and for the others room for a packet.
+	fast   = 128
+	wide   = 512 << 10
+	narrow = 64 << 10
 	// opening is how many connections of TCP may be being opened.
 	opening = 256
 
@@ -68,11 +70,12 @@ func open(tun *os.File, allows func(string, netip.AddrPort) bool, names func() [
 	l.out.LinkEPCapabilities = stack.CapabilityRXChecksumOffload // what a kernel of this very machine sends has come whole
 	l.stack = stack.New(stack.Options{NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol}})
-	sack := tcpip.TCPSACKEnabled(true)
+	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(false)
 	errs := []tcpip.Error{
 		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack),
-		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: buffered, Max: buffered}),
-		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: buffered, Max: buffered}),
+		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &moderate),
+		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: narrow, Max: wide}),
+		l.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: narrow, Max: wide}),
 		l.stack.CreateNIC(nic, l.out),
 		l.stack.SetPromiscuousMode(nic, true), // it is everybody
 		l.stack.SetSpoofing(nic, true),
@@ -142,8 +145,12 @@ func isNames(to netip.AddrPort) bool { return to == netip.AddrPortFrom(Resolver,
 
 // connect answers who opens a connection of TCP: as the world does, once that is known.
 func (l *line) connect(r *tcp.ForwarderRequest) {
-	to := target(r.ID())
-	if l.tcp.Add(1) > connections || !isNames(to) && !l.allows("tcp", to) {
+	to, size := target(r.ID()), int64(narrow)
+	n := l.tcp.Add(1)
+	if n <= fast {
+		size = wide
+	}
+	if n > connections || !isNames(to) && !l.allows("tcp", to) {
 		l.tcp.Add(-1)
 		r.Complete(true)
 		return
@@ -165,6 +172,8 @@ func (l *line) connect(r *tcp.ForwarderRequest) {
 		near := gonet.NewTCPConn(&wq, ep)
 		defer func() { _ = near.Close() }()
 		defer context.AfterFunc(l.ctx, func() { stop(near); stop(far) })()
+		ep.SocketOptions().SetReceiveBufferSize(size, true)
+		ep.SocketOptions().SetSendBufferSize(size, true)
 		ep.SocketOptions().SetKeepAlive(true) // of a container that has gone nothing else is heard
 		done := make(chan struct{})
 		go func() {
