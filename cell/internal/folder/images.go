@@ -75,6 +75,8 @@ func (r *Runtime) collectImages() {
 // maxID is the largest number of a user or group: the one after it stands for none.
 const maxID = 1<<32 - 2
 
+const rootName = "root"
+
 // account finds the numbers of a user as images name them: NAME or NUMBER, and after a colon a group likewise; "": root. Without
 // a group it is the user's, by the image's passwd file, or else 0, as in Docker.
 func account(dir, user string) (uid, gid int, err error) {
@@ -85,7 +87,7 @@ func account(dir, user string) (uid, gid int, err error) {
 	defer func() { _ = root.Close() }() // it was only read
 	name, group, grouped := strings.Cut(user, ":")
 	if name == "" {
-		name = "0"
+		name = rootName
 	}
 	// passwd(5): name:password:uid:gid:…; group(5): name:password:gid:…
 	line, err := entry(root, "etc/passwd", name)
@@ -99,6 +101,7 @@ func account(dir, user string) (uid, gid int, err error) {
 		}
 	case e == nil && n <= maxID:
 		uid = int(n)
+	case name == rootName: // an image of a program alone has no accounts, and root is 0 on any machine
 	default:
 		return 0, 0, fmt.Errorf("its user %q is not in its /etc/passwd: give a number, or a user that it has", name)
 	}
