@@ -66,7 +66,7 @@ func TestAnImageIsPushed(t *testing.T) {
 		status, out, errs := pushed(t, "-data", data, "-image", image, "-cell", kind, "-memory", "64M", "-once")
 		if kind == "process" {
 			assert.Equal(t, 2, status)
-			assert.Contains(t, errs, "Config.Images needs isolation")
+			assert.Contains(t, errs, "give -cell sandbox or containerd")
 			return
 		}
 		require.Zero(t, status, "%s%s", out, errs)

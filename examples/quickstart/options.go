@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
+	"github.com/dewpoint-go/dewpoint/cell/local"
 )
 
 // complete fills in what was not given, and checks the rest.
@@ -37,6 +39,9 @@ func (o *options) complete() error {
 	}
 	if _, ok := cells[o.cell]; !ok {
 		return fmt.Errorf("-cell: there is no kind %q; give one of %s", o.cell, strings.Join(slices.Sorted(maps.Keys(cells)), ", "))
+	}
+	if o.image != "" && cells[o.cell] == local.None {
+		return fmt.Errorf("-cell %s: such a cell has no root filesystem for an image; give -cell sandbox or %s", o.cell, containerd.Isolation)
 	}
 	for i, dir := range o.share {
 		if o.share[i], err = filepath.Abs(dir); err != nil {
