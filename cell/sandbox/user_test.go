@@ -5,10 +5,7 @@ package sandbox_test
 import (
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -17,40 +14,19 @@ import (
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/cgroup"
-	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
 // TestWithoutRoot runs all other tests again as a user without any power, where they were run as root.
 func TestWithoutRoot(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("they are run so already")
-	}
-	const user = 65534
-	if !jail.Mapped(user) {
-		needs.Missing(t, "this machine is a container without a user nobody")
-	}
-	home, err := os.MkdirTemp("", "sandbox-user") // the folders of a T.TempDir are closed to others
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(home)) })
-	exe, err := os.ReadFile("/proc/self/exe")
-	require.NoError(t, err)
-	test := filepath.Join(home, "sandbox.test")
-	require.NoError(t, os.WriteFile(test, exe, 0o755))
-	require.NoError(t, os.Chown(home, user, user))
-	cmd := exec.Command(test, "-test.v", "-test.skip", "^TestWithoutRoot$")
-	cmd.Dir = home
-	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+home, "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	if strings.Contains(string(out), "--- SKIP: TestRuntime") {
+	out := needs.Nobody(t, nil, "-test.v", "-test.skip", "^TestWithoutRoot$")
+	if strings.Contains(out, "--- SKIP: TestRuntime") {
 		needs.Missing(t, "this machine allows no user namespaces without root")
 	}
-	assert.Contains(t, string(out), "--- PASS: TestRuntime")
-	assert.Contains(t, string(out), "--- PASS: TestAttackPowers")
-	assert.Contains(t, string(out), "--- PASS: TestAttackTheNetwork")
+	assert.Contains(t, out, "--- PASS: TestRuntime")
+	assert.Contains(t, out, "--- PASS: TestAttackPowers")
+	assert.Contains(t, out, "--- PASS: TestAttackTheNetwork")
 }
 
 func TestCapacityIsTheTruth(t *testing.T) {
