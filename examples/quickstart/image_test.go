@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -25,6 +27,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dewpoint-go/dewpoint"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
+	"github.com/dewpoint-go/dewpoint/scheduler"
 )
 
 // imageOf puts the app, alone, into an image, and that into a registry.
@@ -32,13 +38,22 @@ func imageOf(t *testing.T, user string) string {
 	t.Helper()
 	exe, err := hello()
 	require.NoError(t, err)
-	program, err := os.ReadFile(exe)
-	require.NoError(t, err)
+	return imageWith(t, map[string]string{"hello": exe}, v1.Config{Entrypoint: []string{"/hello"}, User: user, WorkingDir: "/srv/work",
+		ExposedPorts: map[string]struct{}{"8081/tcp": {}, "53/udp": {}}, Env: []string{"WHO=image", "FROM=image"}})
+}
+
+// imageWith puts programs, by their names in the image, into an image, and that into a registry.
+func imageWith(t *testing.T, programs map[string]string, config v1.Config) string {
+	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}))
-	_, err = w.Write(program)
-	require.NoError(t, err)
+	for name, file := range programs {
+		program, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}))
+		_, err = w.Write(program)
+		require.NoError(t, err)
+	}
 	require.NoError(t, w.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
 	require.NoError(t, err)
@@ -47,9 +62,7 @@ func imageOf(t *testing.T, user string) string {
 	file, err := img.ConfigFile()
 	require.NoError(t, err)
 	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", runtime.GOARCH
-	file.Config = v1.Config{Entrypoint: []string{"/hello"}, User: user, ExposedPorts: map[string]struct{}{"8081/tcp": {}, "53/udp": {}},
-		WorkingDir: "/srv/work", Env: []string{"WHO=image", "FROM=image"}}
+	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
 	img, err = mutate.ConfigFile(img, file)
 	require.NoError(t, err)
 	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
@@ -58,6 +71,44 @@ func imageOf(t *testing.T, user string) string {
 	require.NoError(t, err)
 	require.NoError(t, remote.Write(ref, img))
 	return ref.String()
+}
+
+// shell is this machine's shell with the libraries that it loads.
+func shell(t *testing.T) map[string]string {
+	t.Helper()
+	out, err := exec.Command("ldd", "/bin/sh").CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "not a dynamic") {
+		needs.Missing(t, "the libraries of this machine's /bin/sh cannot be told: "+err.Error())
+	}
+	files := map[string]string{"bin/sh": "/bin/sh"}
+	for word := range strings.FieldsSeq(string(out)) {
+		if filepath.IsAbs(word) {
+			files[word[1:]] = word
+		}
+	}
+	return files
+}
+
+// lives runs a platform over a cell of a kind until the test ends, and returns it with how it is asked by the app's route.
+func lives(t *testing.T, o *options) (p *dewpoint.Platform, get func(path string) (int, string)) {
+	t.Helper()
+	p, c, err := platform(t.Context(), o)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		assert.NoError(t, <-ended)
+		assert.NoError(t, c.Close())
+		nothingLeft(t, o.data)
+	})
+	<-p.Ready()
+	return p, func(path string) (int, string) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://hello.localhost"+path, nil)
+		p.Router().ServeHTTP(w, r)
+		return w.Code, strings.TrimSpace(w.Body.String())
+	}
 }
 
 func TestAnImageIsPushed(t *testing.T) {
@@ -106,23 +157,7 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 		ref := imageOf(t, "1000:1000")
 		o, err := parse([]string{"-data", t.TempDir(), "-image", ref, "-cell", kind, "-memory", "64M", "-env", "WHO=pushed"})
 		require.NoError(t, err)
-		p, c, err := platform(t.Context(), o)
-		require.NoError(t, err)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- p.Run(ctx) }()
-		defer func() {
-			stop()
-			assert.NoError(t, <-ended)
-			assert.NoError(t, c.Close())
-			nothingLeft(t, o.data)
-		}()
-		<-p.Ready()
-		get := func(path string) (int, string) {
-			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://hello.localhost"+path, nil)
-			p.Router().ServeHTTP(w, r)
-			return w.Code, strings.TrimSpace(w.Body.String())
-		}
+		p, get := lives(t, o)
 		res, err := p.Push(t.Context(), o.req)
 		require.NoError(t, err)
 		code, text := get("/env/WHO")
@@ -160,5 +195,56 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 			return code == 200 && strings.HasPrefix(text, "Hello from hello")
 		}, time.Minute, 5*time.Millisecond)
 		require.NoError(t, p.Delete(t.Context(), res.App.ID))
+	})
+}
+
+// What an image is told to run is a line for its own shell; without that, its entrypoint is looked up on its own PATH.
+func TestCommandsInImages(t *testing.T) {
+	exe, err := hello()
+	require.NoError(t, err)
+	files := shell(t)
+	files["srv/bin/hello"] = exe
+	whole := imageWith(t, files, v1.Config{Entrypoint: []string{"hello"}, Cmd: []string{"a b"}, User: "1000", WorkingDir: "/srv/work", Env: []string{"PATH=/srv/bin", "WHO=image"}})
+	bare := imageWith(t, map[string]string{"hello": exe}, v1.Config{Entrypoint: []string{"/hello"}, User: "1000"})
+	none := imageWith(t, map[string]string{"hello": exe}, v1.Config{User: "1000"})
+	kinds(t, func(t *testing.T, kind, _ string) {
+		if kind == "process" {
+			return
+		}
+		flags := []string{"-data", t.TempDir(), "-cell", kind, "-memory", "64M", "-name", "hello"}
+		o, err := parse(append(flags, "-image", whole, "-env", "GIVEN=x y"))
+		require.NoError(t, err)
+		p, get := lives(t, o)
+		res, err := p.Push(t.Context(), o.req)
+		require.NoError(t, err)
+		_, text := get("/args")
+		assert.Equal(t, "hello|a b", text, "the image's own")
+
+		o.req.Command = `export WHO="$(echo by the shell)"; cd /srv/bin; exec ./hello "$GIVEN" $GIVEN 'q"'`
+		_, err = p.Push(t.Context(), o.req)
+		require.NoError(t, err)
+		for path, want := range map[string]string{"/args": `./hello|x y|x|y|q"`, "/env/WHO": "by the shell", "/env/PWD": "/srv/bin", "/env/PORT": "8080"} {
+			_, text := get(path)
+			assert.Equal(t, want, text, path)
+		}
+		task, err := p.RunTask(t.Context(), res.App.ID, dewpoint.TaskRequest{Command: `echo "in $(pwd)"; exit 3`})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			task, err = p.Task(task.ID)
+			return err == nil && task.State == scheduler.TaskCompleted
+		}, time.Minute, 5*time.Millisecond)
+		assert.Equal(t, 3, task.Exit.Code, "%+v", task)
+		assert.Contains(t, task.Last, "in /srv/work")
+
+		for image, says := range map[string]string{bare: "/bin/sh", none: "Start command not specified"} {
+			req := o.req
+			if req.Image = image; image == none {
+				req.Command = ""
+			}
+			_, err = p.Push(t.Context(), req)
+			assert.ErrorContains(t, err, says)
+		}
+		code, _ := get("/")
+		assert.Equal(t, 200, code, "it is as it was")
 	})
 }
