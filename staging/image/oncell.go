@@ -33,7 +33,7 @@ type OnCell struct {
 var _ staging.ImageFetcher = (*OnCell)(nil)
 
 // NewOnCell checks a Config. Tasks runs the tasks; nil: a dewpoint.Platform gives its own. The cells must have a lifecycle
-// program that offers the role "image": that of a program which imports this package. Config.Timeout is for the asking
+// program that offers the role "image": that of a program which imports this package, or the stock one. Config.Timeout is for the asking
 // alone; the whole ends with the context of Fetch, or after staging.DefaultTimeout.
 func NewOnCell(c Config, tasks staging.TaskRunner) (*OnCell, error) {
 	f, err := New(c)

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -32,6 +35,28 @@ type noting struct {
 func (n noting) Create(ctx context.Context, c cell.Creation) (cell.Container, error) {
 	n.notes <- string(c.Note)
 	return n.Runtime.Create(ctx, c)
+}
+
+// The stock lifecycle program can do it, too.
+func TestOnACellWithTheStockProgram(t *testing.T) {
+	t.Parallel()
+	y := open(t)
+	y.push("shop/cart:v1", made(t, runtime.GOARCH, v1.Config{Entrypoint: []string{"/serve"}}))
+	stock := filepath.Join(t.TempDir(), "stock")
+	cmd := exec.Command("go", "build", "-o", stock, "github.com/dewpoint-go/dewpoint/lifecycle/cmd/dewpoint-lifecycle")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	r, err := process.New(t.Context(), process.Config{Dir: t.TempDir(), Source: stock})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	o, err := image.NewOnCell(image.Config{Tries: 1}, nil)
+	require.NoError(t, err)
+	defer o.Close()
+	o.UseTasks(cell.Tasks{Cell: celltest.Agent(t, cell.AgentConfig{Runtime: r, Open: o.Open})})
+	got, err := o.Fetch(t.Context(), staging.ImageRequest{ID: "f", Ref: y.host + "/shop/cart:v1"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"/serve"}, got.Entrypoint)
 }
 
 func TestOnCell(t *testing.T) {

@@ -12,9 +12,10 @@ import (
 
 	_ "github.com/dewpoint-go/dewpoint/internal/uplink" // the role by which sandboxes reach the world
 	"github.com/dewpoint-go/dewpoint/lifecycle"
+	_ "github.com/dewpoint-go/dewpoint/staging/image" // the role of image.OnCell
 )
 
 func main() {
-	fmt.Fprintf(os.Stderr, "%s is run by a cell under the name of a role: check, init, builder, launcher or shell\n", lifecycle.ProgramName)
+	fmt.Fprintf(os.Stderr, "%s is run by a cell under the name of a role: init, builder, launcher, image or another\n", lifecycle.ProgramName)
 	os.Exit(2)
 }
