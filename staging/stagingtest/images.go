@@ -3,9 +3,11 @@ package stagingtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dewpoint-go/dewpoint/logs"
@@ -47,26 +49,11 @@ var suiteImage = staging.Image{Entrypoint: []string{"/bin/serve"}, Cmd: []string
 	Env: []string{"PATH=/bin", "A=1"}, Ports: []int{8080, 9090}}
 
 func ask(ref string) staging.ImageRequest {
-	return staging.ImageRequest{ID: idOf(ref), App: "a", Ref: ref}
+	return staging.ImageRequest{ID: fmt.Sprintf("fetch-%d", asked.Add(1)), App: "a", Ref: ref}
 }
 
-var asked struct {
-	sync.Mutex
-	n int
-}
-
-// idOf is another id each time, as those of fetches are.
-func idOf(what string) string {
-	asked.Lock()
-	defer asked.Unlock()
-	asked.n++
-	return "fetch-" + strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' {
-			return r
-		}
-		return -1
-	}, what) + "-" + strings.Repeat("i", asked.n%50) + string(rune('a'+asked.n/50%26))
-}
+// asked counts fetches, so that each has an id of its own.
+var asked atomic.Int64
 
 func fetch(t *testing.T, s ImageSubject, ref string) staging.Image {
 	t.Helper()
@@ -162,7 +149,7 @@ func imageCredentials(t *testing.T, s ImageSubject) {
 	if err != nil || i.User != suiteImage.User {
 		t.Fatalf("%+v, %v", i, err)
 	}
-	r.ID, r.Password = idOf("again"), secret+"-not"
+	r.ID, r.Password = ask("").ID, secret+"-not"
 	if e := refused(t, s, r); strings.Contains(e.Error(), secret) {
 		t.Errorf("the error shows the password: %v", e)
 	}
