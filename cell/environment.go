@@ -10,10 +10,10 @@ import (
 
 // dressed returns p as it runs in the job's container: with what only the cell knows in
 // its environment, and with the names that paths have inside.
-func (j *job) dressed(p Process) Process {
-	p.Env = append(slices.Clone(p.Env), j.environment()...)
+func (j *job) dressed(con Container, p Process) Process {
+	p.Env = append(slices.Clone(p.Env), j.environment(con)...)
 	name := func(s string) string { return s }
-	if inside, ok := j.con.(Pather); ok {
+	if inside, ok := con.(Pather); ok {
 		name = inside.Path
 	}
 	p.Args = slices.Clone(p.Args)
@@ -91,7 +91,7 @@ type portMapping struct {
 }
 
 // environment is what Cloud Foundry tells every instance. It stands last, so it wins.
-func (j *job) environment() []string {
+func (j *job) environment(con Container) []string {
 	env := []string{"INSTANCE_GUID=" + j.work.ID, "CF_INSTANCE_GUID=" + j.work.ID}
 	if j.work.LRP != "" || j.work.Health != nil {
 		index := strconv.Itoa(j.work.Index)
@@ -99,7 +99,7 @@ func (j *job) environment() []string {
 	}
 	ip := j.a.cfg.IP
 	mappings := []portMapping{}
-	addresses := j.con.Info().Addresses
+	addresses := con.Info().Addresses
 	if len(addresses) == 0 {
 		env = append(env, "CF_INSTANCE_PORT=", "CF_INSTANCE_ADDR=")
 	}

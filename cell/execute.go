@@ -150,7 +150,7 @@ func (x *execution) begin(ctx context.Context, p *process) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p.running, err = j.con.Run(x.life, j.dressed(p.Process), stdio)
+	p.running, err = j.con.Run(x.life, j.dressed(j.con, p.Process), stdio)
 	return err
 }
 

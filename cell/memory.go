@@ -52,6 +52,7 @@ var (
 	_ Container = (*memContainer)(nil)
 	_ Attacher  = (*memContainer)(nil)
 	_ Meter     = (*memContainer)(nil)
+	_ Execer    = (*memContainer)(nil)
 )
 
 // memLayer is an unpacked archive, kept while a container uses it.
@@ -223,6 +224,8 @@ type memContainer struct {
 	procs  map[string]*memProc
 	layers []string
 	gone   error
+
+	sessions int // that have been there
 }
 
 // fill gives a new container its layers and addresses.
@@ -403,7 +406,7 @@ func (c *memContainer) remove(lost error) {
 		return
 	}
 	c.gone = fmt.Errorf("container %s: %w", c.info.ID, fs.ErrNotExist)
-	procs, layers := c.procs, c.layers
+	procs, layers := maps.Clone(c.procs), c.layers // sessions go meanwhile
 	c.mu.Unlock()
 	for _, p := range procs {
 		p.end(Exit{Code: 137, Signal: "KILL"}, lost)

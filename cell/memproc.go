@@ -20,6 +20,8 @@ type MemoryProcess struct {
 	Args      []string // without the program's name
 	Env       []string // "K=V"; later wins
 	Dir       string
+	// Stdin is what who has called Exec types; of any other process it is empty.
+	Stdin io.Reader
 	// Stdout and Stderr of the process. What is written after its end is lost.
 	Stdout, Stderr io.Writer
 	// Signals gets the names of signals as they come, TERM included, never KILL; those that
@@ -114,6 +116,7 @@ type memProc struct {
 	signals chan string
 	killed  chan struct{}
 	done    chan struct{}
+	pipes   *[3]*memPipe // of a session; nil: the output is kept
 
 	mu        sync.Mutex // guards what follows; held while output is delivered, so that its order is one
 	past      []memChunk
@@ -133,8 +136,11 @@ func newMemProc(c *memContainer, p Process) *memProc {
 }
 
 func (r *memProc) start(program func(context.Context, MemoryProcess) int) {
-	p := MemoryProcess{Container: r.c.info.ID, Path: r.p.Path, Args: r.p.Args, Env: r.p.Env, Dir: r.p.Dir,
+	p := MemoryProcess{Container: r.c.info.ID, Path: r.p.Path, Args: r.p.Args, Env: r.p.Env, Dir: r.p.Dir, Stdin: strings.NewReader(""),
 		Stdout: memWriter{r, false}, Stderr: memWriter{r, true}, Signals: r.signals, Killed: r.killed, run: r}
+	if r.pipes != nil {
+		p.Stdin, p.Stdout, p.Stderr = r.pipes[0], r.pipes[1], r.pipes[2]
+	}
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
@@ -161,6 +167,10 @@ func (r *memProc) end(e Exit, lost error) {
 	}
 	for _, l := range r.listeners {
 		l.Close()
+	}
+	if r.pipes != nil {
+		r.pipes[0].stop()
+		_, _ = r.pipes[1].Close(), r.pipes[2].Close() // never fail
 	}
 	close(r.done)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -36,20 +35,12 @@ var _ WorkMeter = (*Agent)(nil)
 
 // Usage implements [WorkMeter].
 func (a *Agent) Usage(ctx context.Context, id string) (Usage, error) {
-	if err := a.ready(ctx); err != nil {
-		return Usage{}, err
+	_, con, err := a.liveOf(ctx, id)
+	if err != nil {
+		return Usage{}, fmt.Errorf("cell %s: usage of work %s: %w", a.cfg.ID, id, err)
 	}
-	a.mu.Lock()
-	var con Container
-	if j := a.jobs[id]; j != nil {
-		con = j.live
-	}
-	a.mu.Unlock()
 	m, ok := con.(Meter)
-	switch {
-	case con == nil:
-		return Usage{}, fmt.Errorf("cell %s: usage of work %s: %w", a.cfg.ID, id, fs.ErrNotExist)
-	case !ok:
+	if !ok {
 		return Usage{}, fmt.Errorf("cell %s: usage of work %s: %w: its containers do not tell", a.cfg.ID, id, errors.ErrUnsupported)
 	}
 	u, err := m.Usage(ctx)

@@ -137,6 +137,38 @@ type Running interface {
 	Signal(ctx context.Context, name string) error
 }
 
+// Execer is a power of containers: a process beside those of the work, for who sits before it, as a person's shell is. Its
+// input and output are the caller's. It lasts no longer than its Session and the program that has asked for it, it is
+// not found by Attach, and what it takes counts for the limits of the container. The Process's ID and Grace are not used. Where
+// it cannot be: errors.ErrUnsupported.
+type Execer interface {
+	// Exec starts the process; ctx is for that alone. With a size it has a terminal, of its own; nil: pipes. A program that cannot be run
+	// is an error. Close the Session.
+	Exec(ctx context.Context, p Process, size *TerminalSize) (Session, error)
+}
+
+// TerminalSize is that of a terminal; 0 columns or rows are not known to programs.
+type TerminalSize struct {
+	Columns uint16 `json:"columns"`
+	Rows    uint16 `json:"rows"`
+}
+
+// Session is a process of Exec. Its methods may be called by several goroutines at a time.
+type Session interface {
+	// Running is how it is waited for and signalled; what it has written may be still to be read then.
+	Running
+	// Stdin is what the process reads. Close ends that; of a terminal it types what stands for the end (Ctrl-D).
+	Stdin() io.WriteCloser
+	// Stdout and Stderr are what the process writes, to their ends; if nobody reads, it waits. With a terminal Stdout is all.
+	Stdout() io.Reader
+	Stderr() io.Reader
+	// Resize sets the size of its terminal; without one: errors.ErrUnsupported.
+	Resize(TerminalSize) error
+	// Close ends the process with all that it has started, if it still runs, and what reads and writes, and waits for that.
+	// Idempotent.
+	Close() error
+}
+
 // Exit is how a process ended.
 type Exit struct {
 	// Code is the exit status; 128 + the signal's number if a signal ended it.

@@ -67,6 +67,15 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	if spec.Built && spec.Loader != "" {
 		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
 	}
+	if r.line != nil && r.line.size != "" {
+		line, err := r.line.conn.File()
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = line.Close() }() // the role has it
+		attr.Files = append(attr.Files, line.Fd())
+		args = append(args, "-terminal", r.line.size)
+	}
 	r.main, err = syscall.ForkExec(self, append(append(args, r.jail), r.args...), attr)
 	_ = pw.Close()
 	if err != nil {
@@ -103,12 +112,17 @@ func jailSpec(file string) (s jail.Spec, err error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-// runEnter is enter FILE PROGRAM [ARG…].
+// runEnter is enter [-terminal SIZE] FILE PROGRAM [ARG…].
 func runEnter(args []string, _ func(error)) int {
 	closeOnExec(3)
 	say := os.NewFile(3, "init")
+	var terminal string
+	if len(args) > 1 && args[0] == "-terminal" {
+		closeOnExec(lineFD)
+		terminal, args = args[1], args[2:]
+	}
 	if len(args) < 2 {
-		_, _ = fmt.Fprint(say, "usage: enter FILE PROGRAM [ARG…]")
+		_, _ = fmt.Fprint(say, "usage: enter [-terminal SIZE] FILE PROGRAM [ARG…]")
 		return 1
 	}
 	s, err := jailSpec(args[0])
@@ -116,7 +130,15 @@ func runEnter(args []string, _ func(error)) int {
 		_, _ = fmt.Fprint(say, "enter: ", err)
 		return 1
 	}
-	err = jail.Enter(s, args[1:], func() { _, _ = io.WriteString(say, entered) })
+	err = jail.Enter(s, args[1:], func() error {
+		if terminal != "" {
+			if err := takeTerminal(terminal); err != nil {
+				return err
+			}
+		}
+		_, err := io.WriteString(say, entered)
+		return err
+	})
 	var program *jail.ProgramError
 	if errors.As(err, &program) {
 		_, _ = fmt.Fprint(say, program.Code, " ", program.Text)

@@ -39,7 +39,7 @@ func signalProcess(pid int, s syscall.Signal) error {
 	return nil
 }
 
-// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] -- prog args…
+// initRole is one run of the role: init -state DIR [-dir CWD] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] [-line] -- prog args…
 type initRole struct {
 	state, dir string
 	jail       string // a file with a jail.Spec as JSON: what the process shall see; "": what init sees
@@ -49,6 +49,8 @@ type initRole struct {
 	groups     []string // files of control groups to go to (cgroup.procs)
 	args       []string
 
+	lined   bool     // who has asked for the process holds a line
+	line    *farLine // nil: the output is recorded
 	out     *outputWriter
 	readers sync.WaitGroup
 	pipes   []*os.File // read ends
@@ -61,12 +63,20 @@ func runInit(args []string, ready func(error)) int {
 	r := &initRole{signals: make(chan os.Signal, 64)}
 	keepFiles()
 	exit, err := r.start(args)
+	if exit != nil && r.line != nil { // who has asked looks why at once
+		r.leave(exit)
+		ready(nil)
+		return 0
+	}
 	ready(err)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 		return 1
 	}
 	silence()
+	if r.line != nil {
+		go r.line.hold(r.signals)
+	}
 	if exit == nil {
 		e := r.wait()
 		exit = &e
@@ -108,6 +118,12 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	// successor has cleaned up, before we came here.
 	if err := os.Mkdir(r.state, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
+	}
+	if r.lined {
+		var err error
+		if r.line, err = openFarLine(); err != nil {
+			return nil, fmt.Errorf("the line of who has asked: %w", err)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(r.state, startedFile)); err == nil {
 		return nil, fmt.Errorf("%s is the state of another process; each needs a folder of its own", r.state)
@@ -159,11 +175,12 @@ func (r *initRole) parse(args []string) (err error) {
 	fl.StringVar(&r.jail, "jail", "", "")
 	fl.Func("group", "", func(s string) error { r.groups = append(r.groups, s); return nil })
 	fl.BoolVar(&r.inner, "inner", false, "")
+	fl.BoolVar(&r.lined, "line", false, "")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
 	if r.args = fl.Args(); r.state == "" || len(r.args) == 0 {
-		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] -- PROGRAM [ARG…]")
+		return errors.New("usage: init -state DIR [-dir DIR] [-output BYTES] [-nofile N] [-jail FILE] [-group FILE]… [-inner] [-line] -- PROGRAM [ARG…]")
 	}
 	r.state, err = filepath.Abs(r.state)
 	return err
@@ -177,28 +194,18 @@ func (r *initRole) exec() (code int, err error) {
 			return code, err
 		}
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	files, done, err := r.stdio()
 	if err != nil {
 		return 126, err
 	}
-	defer null.Close()
-	files := []uintptr{null.Fd()}
-	for _, kind := range []byte{frameStdout, frameStderr} {
-		pr, pw, err := os.Pipe()
-		if err != nil {
-			return 126, err
-		}
-		defer pw.Close()
-		files = append(files, pw.Fd())
-		r.pipes = append(r.pipes, pr)
-		r.readers.Go(func() { r.copy(kind, pr) })
-	}
+	defer done()
 	if r.jail != "" {
 		return r.enter(files)
 	}
 	env := environ(os.Environ())
 	env.set(markEnv, r.state)
 	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: childAttr()}
+	attr.Sys.Setctty = r.line != nil && r.line.size != ""
 	r.main, err = syscall.ForkExec(path, r.args, attr)
 	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
 		r.main, err = syscall.ForkExec("/bin/sh", append([]string{"sh", path}, r.args[1:]...), attr)
@@ -212,6 +219,52 @@ func (r *initRole) exec() (code int, err error) {
 		return 126, fmt.Errorf("%s: %w", path, err)
 	}
 	return 0, nil
+}
+
+// stdio is what the process reads and writes; done lets go of it here.
+func (r *initRole) stdio() (files []uintptr, done func(), err error) {
+	var opened []*os.File
+	done = func() {
+		for _, f := range opened {
+			_ = f.Close() // the process has it
+		}
+	}
+	if r.line != nil && (r.line.size == "" || r.jail == "") {
+		opened = r.line.files
+		if r.line.size != "" {
+			t, err := r.line.terminal()
+			if err != nil {
+				return nil, nil, err
+			}
+			opened = []*os.File{t}
+			return []uintptr{t.Fd(), t.Fd(), t.Fd()}, done, nil
+		}
+		for _, f := range opened {
+			files = append(files, f.Fd())
+		}
+		return files, done, nil
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	opened = append(opened, null)
+	files = []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	if r.line != nil { // where the program will be it gets a terminal
+		return files, done, nil
+	}
+	for i, kind := range []byte{frameStdout, frameStderr} {
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		opened = append(opened, pw)
+		files[1+i] = pw.Fd()
+		r.pipes = append(r.pipes, pr)
+		r.readers.Go(func() { r.copy(kind, pr) })
+	}
+	return files, done, nil
 }
 
 // find goes to the process's folder and finds its program.

@@ -160,8 +160,8 @@ func (k *keeperRole) reap() {
 	}
 }
 
-// answer does what is asked for: "start NAME", with the file on which an init says that it runs; "tcp PORT" for a
-// connection; "tun" for the way out of the network.
+// answer does what is asked for: "start NAME", with the file on which an init says that it runs, and perhaps a line;
+// "tcp PORT" for a connection; "tun" for the way out of the network.
 func (k *keeperRole) answer(question string, files []*os.File) (*os.File, error) {
 	defer func() {
 		for _, f := range files {
@@ -170,14 +170,14 @@ func (k *keeperRole) answer(question string, files []*os.File) (*os.File, error)
 	}()
 	what, arg, _ := strings.Cut(question, " ")
 	switch {
-	case what == "start" && len(files) == 1:
+	case what == "start" && (len(files) == 1 || len(files) == 2):
 		defer func() {
 			select {
 			case k.born <- struct{}{}:
 			default:
 			}
 		}()
-		return nil, k.startInit(filepath.Join(k.dir, filepath.Base(arg)), files[0])
+		return nil, k.startInit(filepath.Join(k.dir, filepath.Base(arg)), files)
 	case what == "tcp":
 		return connect(arg)
 	case what == "tun" && k.tun != nil:
@@ -203,7 +203,7 @@ func connect(port string) (*os.File, error) {
 	return c.(*net.TCPConn).File()
 }
 
-func (k *keeperRole) startInit(state string, say *os.File) error {
+func (k *keeperRole) startInit(state string, files []*os.File) error {
 	b, err := os.ReadFile(filepath.Join(state, keeperFile))
 	if err != nil {
 		return err
@@ -217,7 +217,10 @@ func (k *keeperRole) startInit(state string, say *os.File) error {
 		return err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{Env: append(o.Env, handshakeEnv+"=3"), Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), say.Fd()}, Sys: &syscall.SysProcAttr{}}
+	attr := &syscall.ProcAttr{Env: append(o.Env, handshakeEnv+"=3"), Files: []uintptr{null.Fd(), null.Fd(), null.Fd()}, Sys: &syscall.SysProcAttr{}}
+	for _, f := range files { // 3 and 4
+		attr.Files = append(attr.Files, f.Fd())
+	}
 	if k.outside {
 		// A program of the same user cannot signal its init, which is PID 1, nor those of others, nor this.
 		attr.Sys.Cloneflags = syscall.CLONE_NEWPID
@@ -288,8 +291,8 @@ func (k Keeper) Tun(ctx context.Context) (*os.File, error) {
 
 // Start starts an init by path with args and env, as they are called inside; args[0] is its role, "init". It needs, as its
 // -state, the folder of that name, which exists, in the keeper's folder and, if the keeper is inside, the flag -inner. As
-// [Program.Start] it returns when the process was started and recorded.
-func (k Keeper) Start(ctx context.Context, name, path string, args, env []string) error {
+// [Program.Start] it returns when the process was started and recorded. Line is nil, or the init's end of one.
+func (k Keeper) Start(ctx context.Context, name, path string, args, env []string, line *os.File) error {
 	// A nil Env would be this program's own.
 	b, err := json.Marshal(keeperOrder{path, args, (&exec.Cmd{Env: append([]string{}, env...)}).Environ()})
 	if err != nil {
@@ -304,7 +307,11 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 		return err
 	}
 	defer r.Close()
-	err = k.send(ctx, "start "+name, w)
+	files := []*os.File{w}
+	if line != nil {
+		files = append(files, line)
+	}
+	err = k.send(ctx, "start "+name, files)
 	_ = w.Close()
 	if err == nil {
 		err = awaitHandshake(r, "init", handshakeTimeout)
@@ -319,10 +326,10 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 }
 
 // send asks, as soon as the keeper listens.
-func (k Keeper) send(ctx context.Context, question string, w *os.File) error {
+func (k Keeper) send(ctx context.Context, question string, files []*os.File) error {
 	begun := time.Now()
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		_, err := handover.Ask(ctx, k.Socket(), question, w)
+		_, err := handover.Ask(ctx, k.Socket(), question, files...)
 		if err == nil {
 			return nil
 		}

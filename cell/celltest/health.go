@@ -44,6 +44,7 @@ var healthCases = []struct {
 	{"LimitOfMemory", testMemory},
 	{"LimitOfDisk", testDisk},
 	{"Usage", testUsage},
+	{"AProcessBesideAWork", testBeside},
 }
 
 // ask sends a GET to an instance, on a connection of its own.

@@ -30,6 +30,9 @@ import (
 //	lines=N                 prints "line 1" to "line N"
 //	bytes=N                 prints N bytes of any value on both outputs at once, see Bytes
 //	exit=N                  ends with status N
+//	copy                    prints its input to the end of that
+//	line                    reads a line of its input and prints "line LINE"
+//	terminal                prints "terminal COLUMNSxROWS of its own" if its input is a terminal that is its own, else why not
 //	wait                    waits for TERM
 //	hang                    waits for KILL
 //	cat=FILE                prints a file, or says "absent FILE"
@@ -55,6 +58,7 @@ import (
 type machine struct {
 	ctx            context.Context // ends at TERM
 	killed         <-chan struct{} // nil: KILL needs no help
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	read           func(string) ([]byte, error)
@@ -79,7 +83,7 @@ func Bytes(n int, variant byte) []byte {
 
 // MemoryProgram is the suites' program for a cell.Memory.
 func MemoryProgram(ctx context.Context, p cell.MemoryProcess) int {
-	m := machine{ctx: ctx, killed: p.Killed, stdout: p.Stdout, stderr: p.Stderr, getenv: p.Getenv,
+	m := machine{ctx: ctx, killed: p.Killed, stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr, getenv: p.Getenv,
 		read: p.ReadFile, listen: p.Listen, dir: p.Dir}
 	m.write = func(name string, b []byte) error { return p.WriteFile(name, b, 0o644) }
 	return m.run(p.Args)
@@ -90,7 +94,7 @@ func MemoryProgram(ctx context.Context, p cell.MemoryProcess) int {
 func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	m := machine{ctx: ctx, os: true, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, read: os.ReadFile}
+	m := machine{ctx: ctx, os: true, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, read: os.ReadFile}
 	m.write = func(name string, b []byte) error { return os.WriteFile(name, b, 0o600) }
 	m.listen = func(port int) (net.Listener, error) { return net.Listen("tcp", ":"+strconv.Itoa(port)) }
 	m.dir, _ = os.Getwd()
@@ -164,6 +168,16 @@ func (m *machine) do(verb, arg string) (code int, end bool) {
 				return 0, false
 			}
 		}
+	case "copy":
+		if _, err := io.Copy(m.stdout, m.stdin); err != nil {
+			fmt.Fprintln(m.stderr, err)
+		}
+	case "line":
+		var text string
+		_, _ = fmt.Fscanln(m.stdin, &text)
+		fmt.Fprintln(m.stdout, "line", text)
+	case "terminal":
+		fmt.Fprintln(m.stdout, terminal())
 	case "wait":
 		<-m.ctx.Done()
 	case "hang":

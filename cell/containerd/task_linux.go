@@ -96,17 +96,14 @@ func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, 
 	if err := folder.NoteKilled(s.State, t.Groups); err != nil {
 		return nil, err
 	}
-	args := []string{"-inner", "-state", inside, "-jail", filepath.Join(inside, jailFile)}
-	if s.NoFile > 0 {
-		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
-	}
-	args = append(append(args, "--", s.Process.Path), s.Process.Args...)
+	args := append(s.Flags(inside), "-inner", "-jail", filepath.Join(inside, jailFile), "--", s.Process.Path)
+	args = append(args, s.Process.Args...)
 	env := slices.Concat(s.Env, s.Process.Env)
 	if c.Image == nil {
 		env = append([]string{"HOME=/home/vcap", "USER=vcap", "TMPDIR=/tmp"}, env...)
 	}
 	path, argv := k.role(st, "init", args...)
-	if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Start(ctx, id, path, argv, env); err != nil {
+	if err := (lifecycle.Keeper{PID: t.PID, Dir: c.States}).Start(ctx, id, path, argv, env, s.Line); err != nil {
 		return nil, err
 	}
 	return lifecycle.InitEnded(s.State), nil

@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -77,17 +76,14 @@ func (k plain) Start(_ context.Context, prog *lifecycle.Program, c folder.Place,
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, "-state", s.State, "-dir", k.Path(s.Root, s.Dir))
-	if s.NoFile > 0 {
-		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
-	}
+	args = append(append(args, s.Flags(s.State)...), "-dir", k.Path(s.Root, s.Dir))
 	args = append(args, "--", k.program(s.Root, s.Process.Path))
 	args = append(args, s.Process.Args...)
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", args...)
 	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
 	cmd.SysProcAttr = attr
-	return folder.Child(prog, cmd)
+	return folder.Child(prog, cmd, s.Line)
 }
 
 // program is what a program is called outside: one of the container, or else of this machine.

@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/cell"
@@ -212,11 +211,8 @@ func (k *kind) Start(ctx context.Context, prog *lifecycle.Program, c folder.Plac
 		return nil, err
 	}
 	file := filepath.Join(s.State, jailFile)
-	args := []string{"-state", s.State, "-jail", file}
-	if s.NoFile > 0 {
-		args = append(args, "-nofile", strconv.FormatUint(s.NoFile, 10))
-	}
-	args = append(append(args, "--", k.program(s)), s.Process.Args...)
+	args := append(s.Flags(s.State), "-jail", file, "--", k.program(s))
+	args = append(args, s.Process.Args...)
 	env := slices.Concat(s.Env, s.Process.Env)
 	if c.Image == nil {
 		env = append([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "USER=vcap", "TMPDIR=" + k.Path(s.Root, "/tmp")}, env...)
@@ -238,7 +234,7 @@ func (k *kind) Start(ctx context.Context, prog *lifecycle.Program, c folder.Plac
 	if err := writeSpec(file, j); err != nil {
 		return nil, err
 	}
-	if err := keeper.Start(ctx, filepath.Base(s.State), prog.Path, append([]string{"init"}, args...), env); err != nil {
+	if err := keeper.Start(ctx, filepath.Base(s.State), prog.Path, append([]string{"init"}, args...), env, s.Line); err != nil {
 		return nil, err
 	}
 	return lifecycle.InitEnded(s.State), nil
@@ -257,7 +253,7 @@ func (k *kind) startPlain(prog *lifecycle.Program, c folder.Place, s folder.Star
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", append(flags, args...)...)
 	cmd.Env, cmd.SysProcAttr = env, attr
-	return folder.Child(prog, cmd)
+	return folder.Child(prog, cmd, s.Line)
 }
 
 func writeSpec(file string, j jail.Spec) error {

@@ -56,17 +56,17 @@ func Serve(l *net.UnixListener, answer func(question string, files []*os.File) (
 		go func() {
 			defer func() { _ = c.Close() }() // all was said
 			_ = c.SetDeadline(time.Now().Add(askWait))
-			question, files, err := receive(c)
+			question, files, err := Receive(c)
 			if err != nil {
 				return
 			}
 			f, err := answer(question, files)
 			_ = c.SetDeadline(time.Now().Add(askWait))
 			if f == nil {
-				_ = send(c, answerOf(err)) // who does not wait for it loses it
+				_ = Send(c, answerOf(err)) // who does not wait for it loses it
 				return
 			}
-			_ = send(c, answerOf(err), f)
+			_ = Send(c, answerOf(err), f)
 			_ = f.Close()
 		}()
 	}
@@ -87,10 +87,10 @@ func Ask(ctx context.Context, file, question string, files ...*os.File) (*os.Fil
 	c := conn.(*net.UnixConn)
 	defer func() { _ = c.Close() }() // all was said
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
-	if err := send(c, question, files...); err != nil {
+	if err := Send(c, question, files...); err != nil {
 		return nil, because(ctx, err)
 	}
-	text, got, err := receive(c)
+	text, got, err := Receive(c)
 	if err != nil {
 		return nil, because(ctx, err)
 	}
@@ -116,7 +116,35 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-func send(c *net.UnixConn, text string, files ...*os.File) error {
+// Pair makes two ends of a line, by which Send and Receive pass texts and files: one for this program, and one for another that it starts.
+func Pair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "line")
+	c, err := Conn(os.NewFile(uintptr(fds[0]), "line"))
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return c, theirs, nil
+}
+
+// Conn makes a connection of one end of a line, and closes the file.
+func Conn(f *os.File) (*net.UnixConn, error) {
+	defer func() { _ = f.Close() }() // the connection has its own
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := c.(*net.UnixConn); ok {
+		return u, nil
+	}
+	return nil, errors.Join(errors.New("not a local socket"), c.Close())
+}
+
+// Send sends a text and files with it; they stay the caller's.
+func Send(c *net.UnixConn, text string, files ...*os.File) error {
 	var fds []int
 	for _, f := range files {
 		fds = append(fds, int(f.Fd()))
@@ -130,7 +158,8 @@ func send(c *net.UnixConn, text string, files ...*os.File) error {
 	return err
 }
 
-func receive(c *net.UnixConn) (string, []*os.File, error) {
+// Receive gets what Send has sent, and files for the caller to close. At the end: io.ErrUnexpectedEOF.
+func Receive(c *net.UnixConn) (string, []*os.File, error) {
 	b, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxFiles))
 	n, oobn, flags, _, err := c.ReadMsgUnix(b, oob)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Enter builds the root, goes there, lets go of all powers, calls ready, and becomes the program. It returns only
 // with an error: a *ProgramError, or one of the building. Its process must be good for nothing else.
-func Enter(s Spec, args []string, ready func()) error {
+func Enter(s Spec, args []string, ready func() error) error {
 	runtime.LockOSThread() // powers are a thread's own
 	// When memory ends, it is programs that go, not what starts and watches them.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o600); err != nil && s.Built {
@@ -35,7 +35,9 @@ func Enter(s Spec, args []string, ready func()) error {
 	if err := disarm(s); err != nil {
 		return err
 	}
-	ready()
+	if err := ready(); err != nil {
+		return err
+	}
 	if err := os.Chdir(s.Dir); err != nil {
 		return &ProgramError{126, err.Error()}
 	}

@@ -107,6 +107,15 @@ func attack(name, arg string) (string, error) {
 			}
 		}
 		return "none", err
+	case "handed":
+		var own syscall.Stat_t
+		for fd := 3; fd < 64; fd++ {
+			if syscall.Fstat(fd, &own) == nil && (own.Mode&syscall.S_IFMT == syscall.S_IFSOCK || own.Mode&syscall.S_IFMT == syscall.S_IFCHR) {
+				to, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+				return to, nil
+			}
+		}
+		return "none", nil
 	case "mount":
 		return "done", unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "")
 	case "remount":
@@ -239,9 +248,26 @@ func Said(t *testing.T, c cell.Container, id string, attacks ...string) []string
 	if err != nil || e.Code != 0 {
 		t.Fatalf("the attacks ended with %+v (%v): %s", e, err, out.String())
 	}
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	return answers(t, out.String(), attacks)
+}
+
+// beside is Said, in a session with or without a terminal.
+func beside(t *testing.T, c cell.Container, size *cell.TerminalSize, attacks ...string) []string {
+	t.Helper()
+	s, err := c.(cell.Execer).Exec(t.Context(), cell.Process{Path: "lifecycle:attack", Args: attacks, Env: []string{"GORACE=atexit_sleep_ms=0"}}, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(s.Stdout())
+	must(t, errors.Join(err, s.Close()))
+	return answers(t, strings.ReplaceAll(string(out), "\r\n", "\n"), attacks)
+}
+
+func answers(t *testing.T, out string, attacks []string) []string {
+	t.Helper()
+	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 	if len(lines) != len(attacks) {
-		t.Fatalf("%d attacks said %q", len(attacks), out.String())
+		t.Fatalf("%d attacks said %q", len(attacks), out)
 	}
 	for i, a := range attacks {
 		name, _, _ := strings.Cut(a, "=")
@@ -258,11 +284,16 @@ func Refused(t *testing.T, c cell.Container, want ...[2]string) {
 
 func refused(t *testing.T, c cell.Container, id string, want [][2]string) {
 	t.Helper()
+	expect(t, want, func(attacks []string) []string { return Said(t, c, id, attacks...) })
+}
+
+func expect(t *testing.T, want [][2]string, said func(attacks []string) []string) {
+	t.Helper()
 	attacks := make([]string, 0, len(want))
 	for _, w := range want {
 		attacks = append(attacks, w[0])
 	}
-	for i, got := range Said(t, c, id, attacks...) {
+	for i, got := range said(attacks) {
 		if !slices.Contains(strings.Split(want[i][1], "|"), got) {
 			t.Errorf("%s says %q, want %s", want[i][0], got, want[i][1])
 		}

@@ -87,6 +87,10 @@ func Powers(t *testing.T, c cell.Container, become, vsock string) {
 		all = append(all, [2]string{"suid", "refused true"})
 	}
 	Refused(t, c, all...)
+	all = append(all, [2]string{"handed", "none"}) // of the line to who has asked, and of the terminal's other end
+	for _, size := range []*cell.TerminalSize{nil, {Columns: 80, Rows: 24}} {
+		expect(t, all, func(attacks []string) []string { return beside(t, c, size, attacks...) })
+	}
 }
 
 // Links holds that a link of a droplet, and one that an app leaves, lead nowhere but into its own container, which create

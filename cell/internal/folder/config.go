@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"strconv"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
@@ -124,6 +126,20 @@ type Start struct {
 	NoFile  uint64 // 0: as this program
 	Process cell.Process
 	Env     []string // of every process of the cell
+	// Line, if not nil, is the init's end of a line (lifecycle.OpenLine).
+	Line *os.File
+}
+
+// Flags are those of an init that its State, NoFile and Line ask for. The role calls its state by that name.
+func (s Start) Flags(state string) []string {
+	flags := []string{"-state", state}
+	if s.NoFile > 0 {
+		flags = append(flags, "-nofile", strconv.FormatUint(s.NoFile, 10))
+	}
+	if s.Line != nil {
+		flags = append(flags, "-line")
+	}
+	return flags
 }
 
 // errStack is the end of Writable's sentences.

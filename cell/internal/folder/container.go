@@ -181,6 +181,15 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err != nil {
 		return nil, err
 	}
+	ended, err := c.start(ctx, state, p, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.follow(ctx, state, ended, stdio), nil
+}
+
+// start starts a process whose state is to be in a folder that does not exist; after an error it does not exist either.
+func (c *container) start(ctx context.Context, state string, p cell.Process, line *os.File) (<-chan struct{}, error) {
 	if err := os.Mkdir(state, 0o700); err != nil {
 		return nil, err // fs.ErrExist: it ran before
 	}
@@ -195,19 +204,23 @@ func (c *container) run(ctx context.Context, p cell.Process, stdio cell.IO) (*ru
 	if err := c.r.starts.enter(ctx); err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
-	ended, err := c.r.cfg.Kind.Start(ctx, c.r.cfg.Program, c.place(), Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir, NoFile: c.nofile(), Process: p, Env: c.env()})
+	ended, err := c.r.cfg.Kind.Start(ctx, c.r.cfg.Program, c.place(), Start{Spec: c.meta.Spec, Root: c.root, State: state, Dir: dir,
+		NoFile: c.nofile(), Process: p, Env: c.env(), Line: line})
 	c.r.starts.leave()
 	if err != nil {
 		return nil, errors.Join(err, removeAll(state))
 	}
 	c.mu.Lock()
-	c.children[p.ID] = ended
+	c.children[filepath.Base(state)] = ended
 	c.mu.Unlock()
-	return c.follow(ctx, state, ended, stdio), nil
+	return ended, nil
 }
 
-// Child starts the command of an init, for a Kind, as a child of this program.
-func Child(p *lifecycle.Program, cmd *exec.Cmd) (<-chan struct{}, error) {
+// Child starts the command of an init, for a Kind, as a child of this program. Line may be nil.
+func Child(p *lifecycle.Program, cmd *exec.Cmd, line *os.File) (<-chan struct{}, error) {
+	if line != nil {
+		cmd.ExtraFiles = []*os.File{line}
+	}
 	cmd.SysProcAttr.Setsid = true // neither Ctrl-C at our terminal nor its end is for it
 	if err := p.Start(cmd); err != nil {
 		return nil, err

@@ -174,6 +174,9 @@ func (r *Runtime) load(ctx context.Context) error {
 		}
 		r.containers[e.Name()] = c
 		r.ports.Adopt(c.meta.Ports)
+		if err := c.dropSessions(); err != nil {
+			r.cfg.Logger.Error("what is left of a person's processes", "container", e.Name(), "error", err)
+		}
 	}
 	if err := r.loadLayers(ctx); err != nil {
 		return err
