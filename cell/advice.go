@@ -112,13 +112,20 @@ func (j *job) exitAdvice(p *process, e Exit) string {
 	case says("too many open files", "emfile"):
 		return fmt.Sprintf("the process may have %s open files (nofile): let it close what it does not need, or raise the limit", limit(int64(j.work.Spec.NoFile)))
 	case says("no space left on device", "enospc", "disk quota exceeded"):
-		return "there is no room left on its disk: write less, or raise the disk limit; files of an instance do not outlive it anyway"
+		return fmt.Sprintf("there is no room left on its disk (limit %s, of which the droplet takes its part): write less, or raise the disk limit; files of an instance do not outlive it anyway", diskLimit(j.work.Spec.Disk))
 	case says("address already in use", "eaddrinuse"):
 		return "it wants a port that is taken: listen on the port that the environment variable PORT names, and only once"
 	case says("resource temporarily unavailable", "cannot fork", "cannot allocate memory", "enomem"):
 		return "it could get no more processes or memory: let it start fewer, or raise its limits"
 	}
 	return ""
+}
+
+func diskLimit(n int64) string {
+	if n == 0 {
+		return "none, so it is the machine's"
+	}
+	return size.Text(n)
 }
 
 // limit writes a limit.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -74,11 +75,16 @@ func (j *job) fill(ctx context.Context, inputs []Input) *fail {
 // reasonOf tells bytes that are bad from bytes that could not be had. What ends too early may
 // have been cut on its way.
 func reasonOf(err error) Reason {
+	if errors.Is(err, errDiskLimit) {
+		return ReasonLimit
+	}
 	if _, bad := errors.AsType[*ArchiveError](err); bad && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return ReasonArchive
 	}
 	return ReasonInput
 }
+
+var errDiskLimit = errors.New("disk limit exceeded")
 
 func (j *job) put(ctx context.Context, f *fetch) error {
 	r, err := f.open(ctx)
@@ -86,7 +92,11 @@ func (j *job) put(ctx context.Context, f *fetch) error {
 		return err
 	}
 	defer r.Close()
-	if err := j.con.StreamIn(ctx, f.in.Dir, r); err != nil {
+	err = j.con.StreamIn(ctx, f.in.Dir, r)
+	if limit := j.work.Spec.Disk; errors.Is(err, syscall.ENOSPC) && limit > 0 && slices.Contains(j.a.total.Enforced, "disk") {
+		return fmt.Errorf("%w: there is no room for it in %s: raise the disk limit (%w)", errDiskLimit, size.Text(limit), err)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, r) // the digest is compared at the very end

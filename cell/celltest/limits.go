@@ -1,6 +1,7 @@
 package celltest
 
 import (
+	"encoding/base64"
 	"errors"
 	"io/fs"
 	"slices"
@@ -119,7 +120,20 @@ func testDisk(t *testing.T, c Cell) {
 		expectLines(t, lines(t, c, "w1"), "CELL "+first, "CELL "+advice)
 		return
 	}
-	if s := ended(t, c, w); s.Failure == "" {
+	if s := ended(t, c, w); s.Exit == nil || s.Exit.Code != 1 || !strings.Contains(s.Failure, "no room left on its disk (limit 48.8K") {
+		t.Errorf("status is %+v", s)
+	}
+	// What fits is written, and what it gives back is to be had again.
+	w = c.instance("w2", cell.Health{Type: "process"}, "write=a:"+strings.Repeat("x", 30_000), "write=a:", "write=b:"+strings.Repeat("x", 30_000), "exit=7")
+	w.Spec.Disk = 50_000
+	if s := ended(t, c, w); s.Exit == nil || s.Exit.Code != 7 {
+		t.Errorf("status is %+v", s)
+	}
+	// What is put in counts.
+	w = c.instance("w3", cell.Health{Type: "process"}, "hang")
+	w.Spec.Disk = 50_000
+	w.Inputs = []cell.Input{{Source: cell.Source("inline:" + base64.StdEncoding.EncodeToString(archive(t, "big", strings.Repeat("x", 100_000)))), Dir: "/home/vcap/app"}}
+	if s := ended(t, c, w); s.Reason != cell.ReasonLimit || !strings.Contains(s.Failure, "disk limit exceeded") || !strings.Contains(s.Failure, "48.8K") {
 		t.Errorf("status is %+v", s)
 	}
 }

@@ -42,9 +42,9 @@ func session(t *testing.T, c cell.Container, p cell.Process, size *cell.Terminal
 func testExec(t *testing.T, r Runtime) {
 	c := create(t, r, cell.Creation{ID: "x"})
 	var out buffer
-	main, err := c.Run(t.Context(), r.program("out=up", "write=f:of the work", "hang"), cell.IO{Stdout: &out})
+	main, err := c.Run(t.Context(), r.program("out=up", "write=f:of the work", "write=whole:", "hang"), cell.IO{Stdout: &out})
 	must(t, err)
-	p := r.program("await=f", "cat=f", "env=WHO", "copy", "err=oops", "exit=5")
+	p := r.program("await=whole", "cat=f", "env=WHO", "copy", "err=oops", "exit=5")
 	p.Env = append(p.Env, "WHO=me")
 	s := session(t, c, p, nil)
 	sent := Bytes(1<<20, 0)
@@ -207,11 +207,11 @@ func testBeside(t *testing.T, c Cell) {
 	if !ok {
 		t.Skip("it runs no processes beside works")
 	}
-	p := c.work("", "await=f", "cat=f", "env=OF", "env=MINE", "env=CF_INSTANCE_INDEX", "line", "hang").Process
+	p := c.work("", "await=whole", "cat=f", "env=OF", "env=MINE", "env=CF_INSTANCE_INDEX", "line", "hang").Process
 	if _, err := x.Exec(t.Context(), "unknown", p, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a process beside no work: %v, want fs.ErrNotExist", err)
 	}
-	w := c.instance("w1", cell.Health{Type: "process"}, "write=f:of the work", "hang")
+	w := c.instance("w1", cell.Health{Type: "process"}, "write=f:of the work", "write=whole:", "hang")
 	w.Process.Env = append(w.Process.Env, "OF=the work", "MINE=too")
 	must(t, c.Start(t.Context(), w))
 	until(t, c, "w1", "running", phase(cell.PhaseRunning))

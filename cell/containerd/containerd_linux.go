@@ -95,6 +95,7 @@ type kind struct {
 	limits  []string    // that can be enforced
 	server  *server
 	network *network     // nil: the machine's
+	disks   *disks       // nil: what is written is measured alone
 	locks   folder.Locks // of containers that are started or ended
 }
 
@@ -116,6 +117,12 @@ func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	}
 	if k.server, err = newServer(dir, c); err != nil {
 		return nil, err
+	}
+	if k.disks, err = newDisks(ctx, dir); err != nil {
+		c.Logger.Warn("disks are measured, but not bounded", "error", err)
+		k.disks = nil
+	} else {
+		k.limits = append(k.limits, "disk")
 	}
 	k.Offer, err = stack.NewOffer(ctx, c.Stacks, HostStack, c.Share, c.Images)
 	return k, err

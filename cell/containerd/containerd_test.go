@@ -148,6 +148,7 @@ func empty(t *testing.T, dir string) {
 		assert.NotContains(t, string(args), dir)
 		assert.False(t, strings.Contains(string(mounts), dir), "%s %q has mounts below %s", p, args, dir)
 	}
+	assert.Empty(t, loops(t, dir))
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))
 	require.NoError(t, err)
 	assert.Empty(t, groups)

@@ -3,9 +3,14 @@
 package containerd_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +45,7 @@ func needLimit(t *testing.T, r *containerd.Runtime, limit string) {
 			return
 		}
 	}
-	needs.Missing(t, "this machine has no control group for "+limit)
+	needs.Missing(t, "this machine does not limit "+limit)
 }
 
 // hungry takes memory without end.
@@ -122,4 +127,64 @@ func TestUsageOfControlGroups(t *testing.T) {
 		u, err := c.(cell.Meter).Usage(t.Context())
 		return err == nil && u.CPU > 50*time.Millisecond && u.Memory > 100_000 && u.Processes == 1
 	}, patience, 10*time.Millisecond)
+}
+
+// loops lists the files below a folder that are mounted as disks.
+func loops(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	require.NoError(t, err)
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(b), dir) {
+			all = append(all, strings.TrimSpace(string(b)))
+		}
+	}
+	return all
+}
+
+func TestDiskIsBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	need(t)
+	t.Cleanup(func() { empty(t, dir) })
+	r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog})
+	require.NoError(t, err)
+	needLimit(t, r, "disk")
+	var droplet bytes.Buffer
+	w := tar.NewWriter(&droplet)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "part", Typeflag: tar.TypeReg, Mode: 0o644, Size: 8 << 20}))
+	_, err = w.Write(bytes.Repeat([]byte("x"), 8<<20))
+	require.NoError(t, errors.Join(err, w.Close()))
+	layer := cell.Layer{Digest: strings.Repeat("d", 64), Dir: "/home/vcap/app", Open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(droplet.Bytes())), nil
+	}}
+	con, err := r.Create(t.Context(), cell.Creation{ID: "bounded", Spec: cell.Spec{Disk: 32 << 20}, Layers: []cell.Layer{layer}})
+	require.NoError(t, err)
+	other, err := r.Create(t.Context(), cell.Creation{ID: "other", Spec: cell.Spec{Disk: 32 << 20}})
+	require.NoError(t, err)
+	assert.Len(t, loops(t, dir), 2)
+	// Its droplet takes its part. What is written over it, beside it, and to /tmp is one.
+	assert.Equal(t, 1, shell(t, con, "a", "head -c 25M /dev/zero > /home/vcap/app/f 2> /tmp/why").Code)
+	assert.Equal(t, 0, shell(t, con, "b", "rm /home/vcap/app/f && head -c 16M /dev/zero > /home/vcap/app/part && head -c 6M /dev/zero > /tmp/f").Code)
+	assert.Equal(t, 1, shell(t, con, "c", "head -c 3M /dev/zero > /home/vcap/g").Code)
+	assert.Equal(t, 0, shell(t, other, "a", "head -c 30M /dev/zero > /home/vcap/f").Code, "another's is its own")
+	// Small files are bounded by their room, not by their number.
+	assert.Equal(t, 0, shell(t, other, "b", "rm f; for i in $(seq 3000); do echo x > $i; done").Code)
+	u, err := con.(cell.Meter).Usage(t.Context())
+	require.NoError(t, err)
+	assert.LessOrEqual(t, u.Disk, int64(32<<20))
+	assert.Greater(t, u.Disk, int64(20<<20))
+
+	require.NoError(t, r.Close())
+	r = open(t, dir)
+	all, err := r.Containers(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	for _, c := range all {
+		if c.Info().ID == "bounded" {
+			assert.Equal(t, 1, shell(t, c, "d", "head -c 3M /dev/zero > /home/vcap/g").Code)
+			assert.Equal(t, 0, shell(t, c, "e", "rm /tmp/f && head -c 3M /dev/zero > /home/vcap/g").Code)
+		}
+		require.NoError(t, c.Destroy(t.Context()))
+	}
 }

@@ -26,11 +26,14 @@ func (k *kind) Open(ctx context.Context, c folder.Place) error {
 		return fmt.Errorf("image %s: its user is root: %w by this cell: give another user, or run it on a cell/sandbox whose program is an ordinary user's",
 			c.Spec.Image, errors.ErrUnsupported)
 	}
-	all, err := folder.Overlays(c, vcap, 0)
+	mounted, err := mountsBelow(c.Dir)
 	if err != nil {
 		return err
 	}
-	mounted, err := mountsBelow(c.Dir)
+	if err := k.disks.bound(ctx, c, mounted); err != nil {
+		return err
+	}
+	all, err := folder.Overlays(c, vcap, 0)
 	if err != nil {
 		return err
 	}
@@ -42,7 +45,7 @@ func (k *kind) Open(ctx context.Context, c folder.Place) error {
 			return err
 		}
 	}
-	return nil
+	return k.disks.trim(c)
 }
 
 // mountsBelow lists what is mounted below a folder, in the order of mounting.

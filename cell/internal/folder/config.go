@@ -98,6 +98,7 @@ type Place struct {
 	States string
 	Spec   cell.Spec
 	Layers []Layer
+	Taken  int64  // bytes of layers, for an Engine's Open of a new container; they count for its disk
 	Image  *Image // nil: it has a stack
 }
 

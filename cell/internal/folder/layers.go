@@ -84,6 +84,18 @@ func (r *Runtime) loadLayers(ctx context.Context) error {
 	return nil
 }
 
+// sizeOf is what layers take on the disk, which are there.
+func (r *Runtime) sizeOf(digests []string) (n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range digests {
+		if l := r.layers[d]; l != nil {
+			n += l.size
+		}
+	}
+	return n
+}
+
 // putLayers gives a container its copies of layers. They are fetched and unpacked at the same
 // time, and copied in their order, as a later one may stand in the folder of an earlier one.
 func (r *Runtime) putLayers(ctx context.Context, root *os.Root, all []cell.Layer) error {

@@ -378,7 +378,9 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	con := r.newContainer(c.ID, m)
 	con.release = release
 	if r.engine != nil {
-		if err := r.engine.Open(ctx, con.place()); err != nil {
+		p := con.place()
+		p.Taken = r.sizeOf(m.Layers)
+		if err := r.engine.Open(ctx, p); err != nil {
 			r.ports.Release(m.Ports)
 			return nil, errors.Join(err, con.drop(context.WithoutCancel(ctx)))
 		}

@@ -1,0 +1,293 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
+
+	"github.com/dewpoint-go/dewpoint/cell/internal/folder"
+)
+
+// A container with a limit for its disk has a file system of its own, in a file of its folder that takes what is in it and no
+// more: an app that fills it reads ENOSPC, as in Cloud Foundry EDQUOT, and the machine's file system and others' do not fill. (Project
+// quotas would do without, but few machines have them turned on.)
+const (
+	diskFile    = "disk.img" // in a container's folder
+	diskDir     = "disk"     // where it is mounted
+	ballastFile = "ballast"  // in it: what is left besides is the limit
+	blanksDir   = "disks"    // <MiB>.img: empty file systems, to be copied
+
+	// An inode for each 4 KiB, so that blocks end before inodes do, and what ext4 needs in any case, its journal above all.
+	diskInode = 4096
+	diskSpare = 12 << 20
+	// No discard: to give each block back as it becomes free costs the removal of small files fifteenfold. Nobody needs the files after a power cut.
+	diskOptions = "noinit_itable,data=writeback,barrier=0"
+)
+
+// disks makes the file systems of containers. Nil: none can be made.
+type disks struct {
+	dir  string
+	mkfs string
+
+	loops  sync.Mutex // the kernel names a free device to several at a time
+	mu     sync.Mutex // guards what follows
+	blanks map[int64]*sync.Mutex
+}
+
+// newDisks finds out by trying whether this machine can do it. Else the error says why not.
+func newDisks(ctx context.Context, dir string) (*disks, error) {
+	path, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		if path, err = exec.LookPath("/usr/sbin/mkfs.ext4"); err != nil {
+			return nil, fmt.Errorf("%w: install e2fsprogs", err)
+		}
+	}
+	d := &disks{dir: filepath.Join(dir, blanksDir), mkfs: path, blanks: map[int64]*sync.Mutex{}}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, err
+	}
+	left, _ := filepath.Glob(filepath.Join(d.dir, "try-*")) // of programs that were killed; the pattern is right
+	for _, at := range left {
+		if err := errors.Join(unmountBelow(at), os.RemoveAll(at)); err != nil {
+			return nil, err
+		}
+	}
+	at, err := os.MkdirTemp(d.dir, "try-")
+	if err != nil {
+		return nil, err
+	}
+	err = d.mount(ctx, 1, filepath.Join(at, diskFile), at)
+	return d, errors.Join(err, unmountBelow(at), os.RemoveAll(at))
+}
+
+// mount mounts the file system of a file, which is made for that limit if it does not exist.
+func (d *disks) mount(ctx context.Context, limit int64, file, at string) error {
+	_, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = d.clone(ctx, limit, file)
+	}
+	if err != nil {
+		return err
+	}
+	loop, err := d.loop(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = loop.Close() }() // the mount holds it
+	if err := unix.Mount(loop.Name(), at, "ext4", unix.MS_NOSUID|unix.MS_NODEV, diskOptions); err != nil {
+		return fmt.Errorf("mount %s: %w", file, err)
+	}
+	return nil
+}
+
+// loop makes a device of a file.
+func (d *disks) loop(file string) (*os.File, error) {
+	d.loops.Lock()
+	defer d.loops.Unlock()
+	// Directly, so that nothing is cached twice; not every file system of the machine can.
+	loop, err := mount.SetupLoop(file, mount.LoopParams{Autoclear: true, Direct: true})
+	if err != nil {
+		loop, err = mount.SetupLoop(file, mount.LoopParams{Autoclear: true})
+	}
+	return loop, err
+}
+
+// clone makes an empty file system with room for limit. To copy its few blocks takes a fifth of making one.
+func (d *disks) clone(ctx context.Context, limit int64, file string) error {
+	const mib = 1 << 20
+	// Of each 4 KiB an inode takes 256 bytes, and ext4 keeps a fiftieth for itself, 16 MiB at most.
+	need := limit + limit/diskInode*256 + min(limit/50, 16*mib) + limit/64 + diskSpare
+	step := int64(mib) // an eighth of it at most, so that there are few
+	for step*16 < need {
+		step *= 2
+	}
+	size := (need + step - 1) / step * step
+	blank := filepath.Join(d.dir, strconv.FormatInt(size/mib, 10)+".img")
+	d.mu.Lock()
+	one := d.blanks[size]
+	if one == nil {
+		one = &sync.Mutex{}
+		d.blanks[size] = one
+	}
+	d.mu.Unlock()
+	one.Lock()
+	defer one.Unlock()
+	if _, err := os.Stat(blank); errors.Is(err, fs.ErrNotExist) {
+		if err := d.make(ctx, size, blank); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := copySparse(blank, file+".new"); err != nil {
+		return errors.Join(err, os.Remove(file+".new"))
+	}
+	return os.Rename(file+".new", file)
+}
+
+// make makes an empty file system. It has a journal though nobody needs one: without it ext4 uses no inode again that was free for less
+// than a minute, and looks for another at a price that grows with their number.
+func (d *disks) make(ctx context.Context, size int64, blank string) error {
+	f, err := os.Create(blank + ".new")
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return err
+	}
+	journal := "size=8" // MiB
+	if size < 64<<20 {
+		journal = "size=4" // the smallest
+	}
+	out, err := exec.CommandContext(ctx, d.mkfs, "-q", "-F", "-b", "4096", "-J", journal, "-m", "0", "-i", strconv.Itoa(diskInode),
+		"-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", blank+".new").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", d.mkfs, err, strings.TrimSpace(string(out)))
+	}
+	return os.Rename(blank+".new", blank)
+}
+
+// copySparse copies a file without its holes.
+func copySparse(from, to string) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }() // it was only read
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	dst, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	if err := dst.Truncate(info.Size()); err != nil {
+		return err
+	}
+	for at := int64(0); ; {
+		begin, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		end, err := unix.Seek(int(src.Fd()), begin, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		for in, out := begin, begin; in < end; {
+			n, err := unix.CopyFileRange(int(src.Fd()), &in, int(dst.Fd()), &out, int(end-in), 0)
+			if err != nil {
+				return err
+			} else if n == 0 {
+				return fmt.Errorf("%s ends in the middle", from)
+			}
+		}
+		at = end
+	}
+}
+
+// bound gives a container its file system, before anything is seen by overlays: what is written, and where it is seen, lies there.
+func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) error {
+	if d == nil || c.Spec.Disk <= 0 {
+		return nil
+	}
+	at := filepath.Join(c.Dir, diskDir)
+	parts := map[string]string{"root": c.Root, folder.OverlayDir: filepath.Join(c.Dir, folder.OverlayDir)}
+	if !slices.Contains(mounted, at) {
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			return err
+		}
+		if err := d.mount(ctx, c.Spec.Disk, filepath.Join(c.Dir, diskFile), at); err != nil {
+			return fmt.Errorf("a disk of its own: %w", err)
+		}
+	}
+	for name, to := range parts {
+		if slices.Contains(mounted, to) {
+			continue
+		}
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		from := filepath.Join(at, name)
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			if err := copyFolders(to, from+".new"); err != nil {
+				return err
+			}
+			if err := os.Rename(from+".new", from); err != nil {
+				return err
+			}
+		}
+		if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", to, err)
+		}
+	}
+	return nil
+}
+
+// trim leaves as much room as the limit is, of which layers take their part, when all folders are there. Once: later it is the
+// container's.
+func (d *disks) trim(c folder.Place) error {
+	if d == nil || c.Spec.Disk <= 0 {
+		return nil
+	}
+	at := filepath.Join(c.Dir, diskDir)
+	name := filepath.Join(at, ballastFile)
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	f, err := os.Create(name + ".new")
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err = unix.Fstatfs(int(f.Fd()), &st); err == nil {
+		if rest := int64(st.Bavail)*st.Bsize - max(0, c.Spec.Disk-c.Taken); rest > 0 {
+			err = unix.Fallocate(int(f.Fd()), 0, 0, rest/st.Bsize*st.Bsize)
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("bound the disk: %w", err)
+	}
+	return os.Rename(name+".new", name)
+}
+
+// copyFolders copies folders, with whose they are; there are no files in them yet.
+func copyFolders(from, to string) error {
+	return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		if !e.IsDir() {
+			return fmt.Errorf("%s: not a folder", name)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(to, rel)
+		if err := os.Mkdir(dir, info.Mode().Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		return errors.Join(os.Chmod(dir, info.Mode().Perm()), os.Lchown(dir, int(st.Uid), int(st.Gid)))
+	})
+}
