@@ -38,6 +38,7 @@ var heavy = map[string][]string{
 	"github.com/containerd":                  {"cell/containerd"},
 	"github.com/vishvananda":                 {"cell/containerd"},
 	"github.com/google/nftables":             {"cell/containerd"},
+	"github.com/containernetworking":         {"cell/containerd"},
 	"gvisor.dev":                             {"internal/uplink"},
 	"github.com/google/go-containerregistry": {"staging/image", "droplet/oci"},
 	"github.com/stretchr":                    nil,

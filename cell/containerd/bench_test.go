@@ -18,18 +18,27 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/containerd"
 )
 
 // BenchmarkStart is the time from Start to running of an instance whose droplet (100 files of 10 kB) is on the cell, that of another
 // process in its container, and that of its Stop without grace.
 func BenchmarkStart(b *testing.B) {
-	b.Run("measured", func(b *testing.B) { benchmarkStart(b, 0) })
-	b.Run("bounded", func(b *testing.B) { benchmarkStart(b, 1<<30) })
+	b.Run("measured", func(b *testing.B) { benchmarkStart(b, open(b, b.TempDir()), cell.Spec{}) })
+	b.Run("bounded", func(b *testing.B) { benchmarkStart(b, open(b, b.TempDir()), cell.Spec{Disk: 1 << 30}) })
+	b.Run("by CNI", func(b *testing.B) {
+		list, _ := pluginsList(b, "198.18.9.0/24")
+		r, err := containerd.New(b.Context(), containerd.Config{Dir: b.TempDir(), Socket: socket, Program: prog, CNI: list})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		benchmarkStart(b, r, cell.Spec{})
+	})
 }
 
-// benchmarkStart starts instances with a limit for their disks, or with none.
-func benchmarkStart(b *testing.B, disk int64) {
-	r := open(b, b.TempDir())
+// benchmarkStart starts instances of a kind.
+func benchmarkStart(b *testing.B, r *containerd.Runtime, spec cell.Spec) {
 	droplet := droplet(b)
 	a := celltest.Agent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(droplet)), nil
@@ -38,7 +47,7 @@ func benchmarkStart(b *testing.B, disk int64) {
 	for i := 0; b.Loop(); i++ {
 		id := fmt.Sprintf("w%d", i)
 		w := idle(id)
-		w.Spec.Disk = disk
+		w.Spec = spec
 		w.Layers = []cell.Input{{Source: "blob:x", Dir: "/home/vcap", SHA256: fmt.Sprintf("%x", sha256.Sum256(droplet))}}
 		begun := time.Now()
 		if err := a.Start(b.Context(), w); err != nil {

@@ -94,7 +94,7 @@ type kind struct {
 	carried []jail.Bind // what the lifecycle program needs in other stacks than this machine's
 	limits  []string    // that can be enforced
 	server  *server
-	network *network     // nil: the machine's
+	network network      // nil: the machine's
 	disks   *disks       // nil: what is written is measured alone
 	locks   folder.Locks // of containers that are started or ended
 }
@@ -111,7 +111,7 @@ func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits()}
 	var err error
 	if !c.HostNetwork {
-		if k.network, err = newNetwork(k.name, c); err != nil {
+		if k.network, err = newNetwork(k.name, dir, c); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +146,7 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 		if err := os.WriteFile(filepath.Join(k.dir, etcDir, resolverFile), []byte(k.network.resolver()), 0o644); err != nil {
 			return err
 		}
-		if err := k.network.open(); err != nil {
+		if err := k.network.open(ctx); err != nil {
 			return err
 		}
 	}
@@ -158,7 +158,7 @@ func (k *kind) close() error {
 	removeGroups(k.name)
 	var err error
 	if k.network != nil && k.idle() {
-		err = k.network.unfilter()
+		err = k.network.close()
 	}
 	return errors.Join(err, k.server.close())
 }

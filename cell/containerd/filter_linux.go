@@ -13,12 +13,12 @@ import (
 )
 
 // table is what the rules of this cell are called.
-func (n *network) table() *nftables.Table {
+func (n *links) table() *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyINet, Name: "dewpoint-" + n.prefix}
 }
 
 // filter sets the rules for what containers send, in place of any that are there.
-func (n *network) filter() error {
+func (n *links) filter() error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (n *network) filter() error {
 }
 
 // unfilter removes the rules.
-func (n *network) unfilter() error {
+func (n *links) close() error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (n *network) unfilter() error {
 }
 
 // rules are those of the operator, or that all is allowed; names are always resolved.
-func (n *network) rules() []cell.EgressRule {
+func (n *links) rules() []cell.EgressRule {
 	var all []cell.EgressRule
 	for _, a := range n.dns {
 		to := netip.PrefixFrom(a, 32)

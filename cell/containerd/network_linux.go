@@ -36,16 +36,40 @@ var machineEnd = netip.MustParseAddr("169.254.207.1")
 
 var defaultSubnet = netip.MustParsePrefix("10.254.0.0/16")
 
-// network is what the containers of a cell have in common.
-type network struct {
+// network gives containers networks of their own: links, or what CNI plugins make. A network namespace is mounted at
+// netnsFile of a container's folder.
+type network interface {
+	// open makes ready what all containers need of the machine, or says what is missing.
+	open(ctx context.Context) error
+	// resolver is /etc/resolv.conf of containers.
+	resolver() string
+	// connect gives a container its network and address, if it has none.
+	connect(ctx context.Context, c folder.Place) error
+	// disconnect takes it away. Its namespace goes when it is mounted nowhere. Idempotent.
+	disconnect(ctx context.Context, c folder.Place) error
+	// sweep takes away what this cell's containers had that are no more.
+	sweep(ctx context.Context, all []folder.Place) error
+	// close lets go of what open has made, when there are no containers.
+	close() error
+}
+
+// links are networks of one link each.
+type links struct {
 	subnet netip.Prefix
 	prefix string // of the names of this cell's links
 	egress []cell.EgressRule
-	dns    []netip.Addr
+	dns    resolvers
 }
 
-func newNetwork(name string, c Config) (*network, error) {
-	n := &network{subnet: c.Subnet, prefix: linkPrefix + name[:6], egress: c.Egress, dns: c.DNS}
+func newNetwork(name, dir string, c Config) (network, error) {
+	if c.CNI != "" {
+		return newPlugins(dir, c)
+	}
+	return newLinks(name, c)
+}
+
+func newLinks(name string, c Config) (*links, error) {
+	n := &links{subnet: c.Subnet, prefix: linkPrefix + name[:6], egress: c.Egress, dns: newResolvers(c)}
 	if !n.subnet.IsValid() {
 		n.subnet = defaultSubnet
 	}
@@ -57,9 +81,6 @@ func newNetwork(name string, c Config) (*network, error) {
 		if err := r.Check(); err != nil {
 			return nil, fmt.Errorf("Config.Egress: %w", err)
 		}
-	}
-	if n.dns == nil {
-		n.dns = nameservers()
 	}
 	return n, nil
 }
@@ -84,17 +105,28 @@ func nameservers() (all []netip.Addr) {
 	return nil
 }
 
-// resolver is /etc/resolv.conf of containers.
-func (n *network) resolver() string {
+// resolvers are who resolves names.
+type resolvers []netip.Addr
+
+func newResolvers(c Config) resolvers {
+	if c.DNS != nil {
+		return c.DNS
+	}
+	return nameservers()
+}
+
+func (all resolvers) text() string {
 	var b strings.Builder
-	for _, a := range n.dns {
+	for _, a := range all {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
 	return b.String()
 }
 
+func (n *links) resolver() string { return n.dns.text() }
+
 // open makes ready what all containers need of the machine.
-func (n *network) open() error {
+func (n *links) open(context.Context) error {
 	if err := n.filter(); err != nil {
 		return fmt.Errorf("rules for the network by nftables: %w; it needs root's power over the network, and nf_tables in the kernel; "+
 			"without there is Config.HostNetwork", err)
@@ -131,13 +163,12 @@ func (k *kind) Addresses(c folder.Place) (all []cell.Address) {
 }
 
 // link is what the machine's end of a container's link is called: at most 15 bytes.
-func (n *network) link(key string) string { return n.prefix + key[len(key)-7:] }
+func (n *links) link(key string) string { return n.prefix + key[len(key)-7:] }
 
 // connect gives a container its network, if it has none.
-func (n *network) connect(ctx context.Context, c folder.Place) error {
+func (n *links) connect(ctx context.Context, c folder.Place) error {
 	file := filepath.Join(c.Dir, netnsFile)
-	var st unix.Statfs_t
-	if err := unix.Statfs(file, &st); err == nil && st.Type == unix.NSFS_MAGIC {
+	if isNamespace(file) {
 		if _, err := netlink.LinkByName(n.link(c.Key)); err == nil {
 			return nil
 		}
@@ -170,7 +201,7 @@ func (n *network) connect(ctx context.Context, c folder.Place) error {
 }
 
 // pick returns any address of the subnet, but for its first and last.
-func (n *network) pick() netip.Addr {
+func (n *links) pick() netip.Addr {
 	b := n.subnet.Addr().As4()
 	base := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 	base += 1 + rand.Uint32N(1<<(32-n.subnet.Bits())-2)
@@ -178,7 +209,7 @@ func (n *network) pick() netip.Addr {
 }
 
 // make makes a network, mounted at file, and a link to it.
-func (n *network) make(file, name string, a netip.Addr) error {
+func (n *links) make(file, name string, a netip.Addr) error {
 	if old, err := netlink.LinkByName(name); err == nil {
 		if err := netlink.LinkDel(old); err != nil {
 			return fmt.Errorf("remove link %s: %w", name, err)
@@ -196,6 +227,12 @@ func (n *network) make(file, name string, a netip.Addr) error {
 		return errors.Join(err, unix.Unmount(file, unix.MNT_DETACH))
 	}
 	return nil
+}
+
+// isNamespace tells whether a namespace is mounted at file.
+func isNamespace(file string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(file, &st) == nil && st.Type == unix.NSFS_MAGIC
 }
 
 // newNamespace makes a network namespace that lasts as long as it is mounted at file.
@@ -216,7 +253,7 @@ func newNamespace(file string) (fd int, err error) {
 }
 
 // plug connects a network namespace with the machine.
-func (n *network) plug(ns int, name string, a netip.Addr) error {
+func (n *links) plug(ns int, name string, a netip.Addr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: inner, PeerNamespace: netlink.NsFd(ns)})
@@ -263,7 +300,7 @@ func inNamespace(ns int, do func() error) error {
 }
 
 // inside gives a network its address, and the way out.
-func (n *network) inside(a netip.Addr, machine net.HardwareAddr) error {
+func (n *links) inside(a netip.Addr, machine net.HardwareAddr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -294,7 +331,7 @@ func (n *network) inside(a netip.Addr, machine net.HardwareAddr) error {
 }
 
 // disconnect removes the link of a container. Its network goes when it is mounted nowhere.
-func (n *network) disconnect(c folder.Place) error {
+func (n *links) disconnect(_ context.Context, c folder.Place) error {
 	link, err := netlink.LinkByName(n.link(c.Key))
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil
@@ -310,7 +347,7 @@ func (n *network) disconnect(c folder.Place) error {
 
 // links lists the links of the machine. While others come and go the kernel says that its list may not be whole, and is
 // asked again.
-func links() (all []netlink.Link, err error) {
+func listLinks() (all []netlink.Link, err error) {
 	for range 100 {
 		if all, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
@@ -320,16 +357,16 @@ func links() (all []netlink.Link, err error) {
 }
 
 // sweep removes links of this cell that belong to no container.
-func (n *network) sweep(all []folder.Place) error {
+func (n *links) sweep(_ context.Context, all []folder.Place) error {
 	known := map[string]bool{}
 	for _, c := range all {
 		known[n.link(c.Key)] = true
 	}
-	links, err := links()
+	found, err := listLinks()
 	if err != nil {
 		return err
 	}
-	for _, l := range links {
+	for _, l := range found {
 		name := l.Attrs().Name
 		if !strings.HasPrefix(name, n.prefix) || known[name] {
 			continue

@@ -186,7 +186,7 @@ func (k *kind) End(ctx context.Context, c folder.Place) error {
 		}
 	}
 	if k.network != nil {
-		if err := k.network.disconnect(c); err != nil {
+		if err := k.network.disconnect(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -290,7 +290,7 @@ func (k *kind) sweep(ctx context.Context, all []folder.Place) error {
 		}
 	}
 	if k.network != nil {
-		if err := k.network.sweep(all); err != nil {
+		if err := k.network.sweep(ctx, all); err != nil {
 			return err
 		}
 	}
