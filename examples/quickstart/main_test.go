@@ -297,19 +297,21 @@ func TestCtrlC(t *testing.T) {
 // The example apps are detected, built with this machine's own tools, and answer. hello-go,
 // which compiles net/http, is what CI runs as the main job.
 func TestTheExampleAppsRun(t *testing.T) {
-	t.Parallel()
-	for app, tool := range map[string]string{"hello-java": "javac", "hello-python": "python3", "hello-node": "node", "hello-static": "python3"} {
-		t.Run(app, func(t *testing.T) {
-			t.Parallel()
-			needs.Tool(t, tool)
-			data := t.TempDir()
-			status, stdout, stderr := pushed(t, "-data", data, "-app", "../apps/"+app, "-buildpacks", "../buildpacks", "-once")
-			require.Equal(t, 0, status, "%s%s", stdout, stderr)
-			assert.Contains(t, strings.ToLower(stdout), "buildpack "+strings.TrimPrefix(app, "hello-"))
-			assert.Contains(t, stdout, "200 OK")
-			nothingLeft(t, data)
-		})
-	}
+	kinds(t, func(t *testing.T, kind, isolation string) {
+		for app, tool := range map[string]string{"hello-java": "javac", "hello-python": "python3", "hello-node": "node", "hello-static": "python3"} {
+			t.Run(app, func(t *testing.T) {
+				t.Parallel()
+				needs.Tool(t, tool)
+				data := t.TempDir()
+				status, stdout, stderr := pushed(t, "-data", data, "-app", "../apps/"+app, "-buildpacks", "../buildpacks", "-cell", kind, "-once")
+				require.Equal(t, 0, status, "%s%s", stdout, stderr)
+				assert.Contains(t, strings.ToLower(stdout), "buildpack "+strings.TrimPrefix(app, "hello-"))
+				assert.Contains(t, stdout, isolation)
+				assert.Contains(t, stdout, "200 OK")
+				nothingLeft(t, data)
+			})
+		}
+	})
 }
 
 // A terminal that is closed, or output that nobody reads: everything ends.
