@@ -22,9 +22,7 @@ func TestWithoutRoot(t *testing.T) {
 		for name, get := range map[string]func() (string, error){"quickstart": quickstart, "hello": hello} {
 			exe, err := get()
 			require.NoError(t, err)
-			data, err := os.ReadFile(exe)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(filepath.Join(bin, name), data, 0o755))
+			needs.CopyProgram(t, exe, filepath.Join(bin, name))
 		}
 		require.NoError(t, os.CopyFS(examples, os.DirFS("..")))
 		return filepath.Join(examples, "quickstart"), []string{builtIn + "=" + bin}

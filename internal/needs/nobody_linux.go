@@ -25,10 +25,10 @@ func Nobody(t *testing.T, prepare func(home string) (dir string, env []string), 
 	home, err := os.MkdirTemp("", "nobody-") // the folders of a T.TempDir are closed to others
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(home)) })
-	exe, err := os.ReadFile("/proc/self/exe")
+	exe, err := os.Executable()
 	check(t, err)
 	cmd := exec.Command(filepath.Join(home, "again.test"), args...)
-	check(t, os.WriteFile(cmd.Path, exe, 0o755))
+	CopyProgram(t, exe, cmd.Path)
 	cmd.Dir = home
 	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+home, "GORACE=atexit_sleep_ms=0")
 	if prepare != nil {
@@ -47,6 +47,15 @@ func Nobody(t *testing.T, prepare func(home string) (dir string, env []string), 
 		t.Fatalf("as nobody: %v\n%s", err, out)
 	}
 	return string(out)
+}
+
+// CopyProgram copies a program that is to be run, by another program: what is being forked here meanwhile would hold the file open for
+// writing, and who then runs it would be told that it is busy.
+func CopyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v\n%s", from, err, out)
+	}
 }
 
 func check(t *testing.T, err error) {
