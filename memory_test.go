@@ -24,6 +24,7 @@ var unready sync.Map
 var programs = map[string]func(context.Context, cell.MemoryProcess) int{
 	"lifecycle:builder":    buildInMemory,
 	"lifecycle:launcher":   launchInMemory,
+	"lifecycle:shell":      shellInMemory,
 	"lifecycle:entrypoint": imageInMemory,
 }
 

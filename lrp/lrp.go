@@ -120,7 +120,7 @@ var ErrCompacted = errors.New("lrp: revision is no longer kept, list again")
 // any number of goroutines. A call that fails with an error that wraps context.Canceled or
 // context.DeadlineExceeded may have been done. The conformance suite is lrptest.Run.
 //
-// Optional powers, found by assertion: [Restarter], [Runner], [Confirmer], and staging.TaskRunner.
+// Optional powers, found by assertion: [Restarter], [Execer], [Runner], [Confirmer], and staging.TaskRunner.
 type Scheduler interface {
 	// Apply says what is wanted. Durable on return; the effect follows. Idempotent by d.ID:
 	// applied again, Instances and Annotation may differ, Work may not ([ErrImmutable]).
@@ -141,6 +141,13 @@ type Restarter interface {
 	// Restart stops one instance and starts it anew; its crashes are forgotten. Durable on
 	// return; the effect follows. No such instance: an error that wraps fs.ErrNotExist.
 	Restart(ctx context.Context, id ID, index int) error
+}
+
+// Execer is an optional power of a Scheduler.
+type Execer interface {
+	// Exec starts a process for a person beside those of an instance, see cell.Execer. No such instance, or one that is on no
+	// cell: an error that wraps fs.ErrNotExist; a cell that cannot: errors.ErrUnsupported.
+	Exec(ctx context.Context, id ID, index int, p cell.Process, size *cell.TerminalSize) (cell.Session, error)
 }
 
 // Runner is what a Scheduler that owns goroutines has; the platform runs it.

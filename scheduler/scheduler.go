@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,6 +121,7 @@ var (
 	_ lrp.Scheduler = (*Scheduler)(nil)
 	_ lrp.Runner    = (*Scheduler)(nil)
 	_ lrp.Restarter = (*Scheduler)(nil)
+	_ lrp.Execer    = (*Scheduler)(nil)
 	_ lrp.Confirmer = (*Scheduler)(nil)
 )
 
@@ -161,6 +164,32 @@ func (s *Scheduler) Remove(ctx context.Context, id lrp.ID) error {
 func (s *Scheduler) Restart(ctx context.Context, id lrp.ID, index int) error {
 	ch, err := s.Store.Restart(ctx, id, index, s.now())
 	return s.changed(ch, err)
+}
+
+// Exec implements lrp.Execer. It waits for Run.
+func (s *Scheduler) Exec(ctx context.Context, id lrp.ID, index int, p cell.Process, size *cell.TerminalSize) (cell.Session, error) {
+	all := s.Store.Instances(id)
+	i := slices.IndexFunc(all, func(i lrp.Instance) bool { return i.Index == index && i.GUID != "" })
+	if i < 0 {
+		return nil, fmt.Errorf("scheduler: instance %d of %s is on no cell: %w", index, id, fs.ErrNotExist)
+	}
+	var on cell.Cell
+	err := s.ask(ctx, func(c *Core) {
+		if m := c.members[all[i].Cell]; m != nil {
+			on = m.Handle.(*peer).cell
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if on == nil {
+		return nil, fmt.Errorf("scheduler: cell %s of instance %d of %s is not known: %w", all[i].Cell, index, id, fs.ErrNotExist)
+	}
+	x, ok := on.(cell.WorkExecer)
+	if !ok {
+		return nil, fmt.Errorf("scheduler: cell %s runs nothing beside instances: %w", all[i].Cell, errors.ErrUnsupported)
+	}
+	return x.Exec(ctx, all[i].GUID, p, size)
 }
 
 // Instances implements lrp.Scheduler.

@@ -73,8 +73,8 @@ func imageWith(t *testing.T, programs map[string]string, config v1.Config) strin
 	return ref.String()
 }
 
-// shell is this machine's shell with the libraries that it loads.
-func shell(t *testing.T) map[string]string {
+// shellOfMachine is its shell with the libraries that it loads.
+func shellOfMachine(t *testing.T) map[string]string {
 	t.Helper()
 	out, err := exec.Command("ldd", "/bin/sh").CombinedOutput()
 	if err != nil && !strings.Contains(string(out), "not a dynamic") {
@@ -202,7 +202,7 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 func TestCommandsInImages(t *testing.T) {
 	exe, err := hello()
 	require.NoError(t, err)
-	files := shell(t)
+	files := shellOfMachine(t)
 	files["srv/bin/hello"] = exe
 	whole := imageWith(t, files, v1.Config{Entrypoint: []string{"hello"}, Cmd: []string{"a b"}, User: "1000", WorkingDir: "/srv/work", Env: []string{"PATH=/srv/bin", "WHO=image"}})
 	bare := imageWith(t, map[string]string{"hello": exe}, v1.Config{Entrypoint: []string{"/hello"}, User: "1000"})

@@ -141,7 +141,7 @@ type options struct {
 	catalogue, cell, socket          string
 	memory, disk                     string
 	instances                        int
-	once                             bool
+	once, shell                      bool
 
 	req dewpoint.PushRequest // what they ask for
 }
@@ -181,6 +181,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.cell, "cell", "auto", "`kind` of cell: sandbox isolates what it runs, process does not; auto takes the strongest isolation that works here without root; containerd, as root, limits memory and more")
 	f.StringVar(&o.socket, "containerd", "", "`socket` of the containerd for -cell containerd; default: one is started, which ends with this program")
 	f.Var(&o.share, "share", "`folder` of this machine that builds and apps see inside a sandbox too, read-only, such as a toolchain; repeatable")
+	f.BoolVar(&o.shell, "shell", false, "open a shell beside the app when it runs, and end with that")
 	f.BoolVar(&o.once, "once", false, "end after the first request was answered")
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

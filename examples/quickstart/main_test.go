@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,9 +96,15 @@ type session struct {
 
 func begin(t *testing.T, args ...string) *session {
 	t.Helper()
+	return beginWith(t, nil, args...)
+}
+
+func beginWith(t *testing.T, stdin io.Reader, args ...string) *session {
+	t.Helper()
 	exe, err := quickstart()
 	require.NoError(t, err)
 	s := &session{t: t, cmd: exec.Command(exe, args...)}
+	s.cmd.Stdin = stdin
 	out, err := s.cmd.StdoutPipe()
 	require.NoError(t, err)
 	s.pipe, s.out = out, bufio.NewReader(out)
@@ -311,6 +318,23 @@ func TestTheExampleAppsRun(t *testing.T) {
 				nothingLeft(t, data)
 			})
 		}
+	})
+}
+
+// A shell is where the app is, and sees what it sees.
+func TestAShellBesideTheApp(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there is none here")
+	}
+	kinds(t, func(t *testing.T, kind, _ string) {
+		typed := "echo instance $CF_INSTANCE_INDEX of $GREETING in $(basename $PWD); ls hello; echo and >&2; exit 3\n"
+		data := t.TempDir()
+		status, stdout, stderr := beginWith(t, strings.NewReader(typed), flags(data, app(t), "-env", "GREETING=dew", "-cell", kind, "-shell")...).end()
+		require.Zero(t, status, "%s%s", stdout, stderr)
+		assert.Contains(t, stdout, "instance 0 of dew in app\nhello\n")
+		assert.Contains(t, stderr, "and\n")
+		assert.Contains(t, stdout, "The shell ended with status 3")
+		nothingLeft(t, data)
 	})
 }
 

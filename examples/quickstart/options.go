@@ -21,6 +21,9 @@ func (o *options) complete() error {
 	if o.image != "" && o.app != "" {
 		return errors.New("-image and -app: give one of them")
 	}
+	if o.once && o.shell {
+		return errors.New("-once and -shell: give one of them")
+	}
 	if o.user != "" && o.image == "" {
 		return errors.New("-user is for images (-image)")
 	}

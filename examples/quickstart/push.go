@@ -176,6 +176,8 @@ func pushAndServe(ctx context.Context, o *options, p *dewpoint.Platform, c *loca
 		return fmt.Errorf("the app answered %d", code)
 	case o.once:
 		return nil
+	case o.shell:
+		return shell(ctx, p, res.App.Name, out)
 	}
 	fmt.Fprintf(out, "\nServing http://%s:%s (Ctrl-C ends it)\n", host, port)
 	pr.follow(ctx, p, res.App)

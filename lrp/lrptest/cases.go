@@ -3,6 +3,7 @@ package lrptest
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -389,5 +390,31 @@ func testWatchAfter(t *testing.T, open Open) {
 			t.Errorf("after a revision that never was: %v", err)
 		}
 		break
+	}
+}
+
+func testExec(t *testing.T, open Open) {
+	b := start(t, open, two...)
+	x, ok := b.s.(lrp.Execer)
+	if !ok {
+		t.Skip("it is no lrp.Execer")
+	}
+	b.apply(process("a", 3))
+	for _, i := range b.running("a", 3) {
+		s, err := x.Exec(b.ctx, "a", i.Index, cell.Process{Path: "/bin/sh"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.(*schedulertest.Session); got.Work != i.GUID || got.Process.Path != "/bin/sh" {
+			t.Errorf("beside instance %d, which is %s, it asked for %+v", i.Index, i.GUID, got)
+		}
+	}
+	for _, none := range []struct {
+		id    lrp.ID
+		index int
+	}{{"a", 3}, {"a", -1}, {"b", 0}} {
+		if _, err := x.Exec(b.ctx, none.id, none.index, cell.Process{Path: "/bin/sh"}, nil); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("beside instance %d of %s: %v, want fs.ErrNotExist", none.index, none.id, err)
+		}
 	}
 }

@@ -55,6 +55,7 @@ var cases = []struct {
 	{"a lost work is started anew", testForgotten},
 	{"broken streams change nothing", testCut},
 	{"stops what nobody wants", testUnwanted},
+	{"runs a person's process beside an instance", testExec},
 	{"watches", testWatch},
 	{"watches on from a revision", testWatchAfter},
 }

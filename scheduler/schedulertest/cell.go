@@ -360,3 +360,23 @@ func (c *Cell) statuses() []cell.Status {
 	})
 	return all
 }
+
+// Session is a process that Exec was asked for. Nothing runs.
+type Session struct {
+	cell.Session
+	Work    string
+	Process cell.Process
+}
+
+// Exec implements cell.WorkExecer.
+func (c *Cell) Exec(ctx context.Context, id string, p cell.Process, _ *cell.TerminalSize) (cell.Session, error) {
+	if err := c.answer(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.works[id] == nil {
+		return nil, fmt.Errorf("work %s: %w", id, fs.ErrNotExist)
+	}
+	return &Session{Work: id, Process: p}, nil
+}
