@@ -201,9 +201,18 @@ func copySparse(from, to string) (err error) {
 	}
 }
 
+// has tells whether a container has a disk of its own, or is to get one: none that was made without, by a program that could not.
+func (d *disks) has(c folder.Place) bool {
+	if d == nil || c.Spec.Disk <= 0 {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(c.Dir, diskFile))
+	return c.New || err == nil
+}
+
 // bound gives a container its file system, before anything is seen by overlays: what is written, and where it is seen, lies there.
 func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) error {
-	if d == nil || c.Spec.Disk <= 0 {
+	if !d.has(c) {
 		return nil
 	}
 	at := filepath.Join(c.Dir, diskDir)
@@ -213,6 +222,9 @@ func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) err
 			return err
 		}
 		if err := d.mount(ctx, c.Spec.Disk, filepath.Join(c.Dir, diskFile), at); err != nil {
+			if !c.New { // as after a power cut: what is in it is of no use
+				err = fmt.Errorf("%w (%w)", fs.ErrNotExist, err)
+			}
 			return fmt.Errorf("a disk of its own: %w", err)
 		}
 	}
@@ -242,7 +254,7 @@ func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) err
 // trim leaves as much room as the limit is, of which layers take their part, when all folders are there. Once: later it is the
 // container's.
 func (d *disks) trim(c folder.Place) error {
-	if d == nil || c.Spec.Disk <= 0 {
+	if !d.has(c) {
 		return nil
 	}
 	at := filepath.Join(c.Dir, diskDir)

@@ -24,3 +24,6 @@ func Forget(dir, id string) error {
 	dir = filepath.Join(dir, "containers", id)
 	return errors.Join(unmountBelow(dir), os.RemoveAll(dir))
 }
+
+// Unmount lets go of all that is mounted below a folder.
+func Unmount(dir string) error { return unmountBelow(dir) }

@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,4 +189,71 @@ func TestDiskIsBounded(t *testing.T) {
 		}
 		require.NoError(t, c.Destroy(t.Context()))
 	}
+}
+
+// startsLike tells whether the command of a process begins so.
+func startsLike(proc, begin string) bool {
+	b, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+	return err == nil && strings.HasPrefix(string(b), begin)
+}
+
+// What stands in a container's folder after the machine was started anew, or was put there by a program that bounded no disks.
+func TestDisksThatAreFound(t *testing.T) {
+	t.Parallel()
+	need(t)
+	dir := t.TempDir()
+	t.Cleanup(func() { empty(t, dir) })
+	config := containerd.Config{Dir: dir, Socket: socket, Program: prog}
+	r, err := containerd.New(t.Context(), config)
+	require.NoError(t, err)
+	needLimit(t, r, "disk")
+	made := func(id string, disk int64) {
+		spec := cell.Spec{Disk: disk}
+		if disk == 0 {
+			spec.Memory = 1 << 20
+		}
+		c, err := r.Create(t.Context(), cell.Creation{ID: id, Spec: spec})
+		require.NoError(t, err)
+		require.Equal(t, 0, shell(t, c, "a", "echo it > /home/vcap/f").Code)
+	}
+	made("whole", 32<<20)
+	made("damaged", 32<<20)
+	made("free", 0)
+	made("cut", 32<<20)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "containers", "never"), 0o700))
+	require.NoError(t, r.Close())
+	// As by a start of the machine: nothing runs, and nothing is mounted.
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(t, err)
+	for _, p := range processes {
+		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo")) // of one that has ended there are none
+		if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && pid != os.Getpid() && bytes.Contains(mounts, []byte(dir)) && startsLike(p, "/run/dewpoint/keeper") {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+	}
+	require.NoError(t, containerd.Unmount(filepath.Join(dir, "containers")))
+	require.Eventually(t, func() bool { return len(loops(t, dir)) == 0 }, patience, time.Millisecond)
+	image := filepath.Join(dir, "containers", "damaged", "disk.img")
+	require.NoError(t, os.Truncate(image, 0))
+	require.NoError(t, os.Truncate(image, 48<<20))
+	meta := func(id string) string { return filepath.Join(dir, "containers", id, "meta.json") }
+	b, err := os.ReadFile(meta("free"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(meta("free"), bytes.Replace(b, []byte(`"memory":1048576`), []byte(`"disk":33554432`), 1), 0o600))
+	require.NoError(t, os.WriteFile(meta("cut"), b[:20], 0o600))
+	require.NoError(t, os.WriteFile(meta("never"), b[:20], 0o600))
+
+	r = open(t, dir)
+	all, err := r.Containers(t.Context())
+	require.NoError(t, err)
+	var found []string
+	for _, c := range all {
+		found = append(found, c.Info().ID)
+		f, err := c.StreamOut(t.Context(), "/home/vcap/f")
+		if assert.NoError(t, err, c.Info().ID) {
+			require.NoError(t, f.Close())
+		}
+		require.NoError(t, c.Destroy(t.Context()))
+	}
+	assert.Equal(t, []string{"free", "whole"}, found)
 }

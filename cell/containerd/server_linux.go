@@ -81,8 +81,11 @@ func newServer(dir string, c Config) (*server, error) {
 	return s, nil
 }
 
-// connect reaches the server, and starts it if it is ours.
+// connect reaches the server, and starts it if it is ours. Once; not by several goroutines.
 func (s *server) connect(ctx context.Context) (err error) {
+	if s.client != nil {
+		return nil
+	}
 	if s.program != "" {
 		if err := s.start(ctx); err != nil {
 			return err
@@ -306,6 +309,10 @@ const downWait = 60 * time.Second
 
 // call asks the server again and again while it is away, as after its restart; what is asked must be idempotent.
 func (s *server) call(ctx context.Context, ask func(context.Context) error) error {
+	// A container that is of no use any more is removed before all else is ready.
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
 	begun, said := time.Now(), false
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		err := s.reach()

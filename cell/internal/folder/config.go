@@ -98,8 +98,10 @@ type Place struct {
 	States string
 	Spec   cell.Spec
 	Layers []Layer
-	Taken  int64  // bytes of layers, for an Engine's Open of a new container; they count for its disk
 	Image  *Image // nil: it has a stack
+	// New tells an Engine's Open that the container was just made; then Taken is how many bytes its layers are, which count for its disk.
+	New   bool
+	Taken int64
 }
 
 // Image is the root filesystem of an image, and whose a container's programs are in it.

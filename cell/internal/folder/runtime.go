@@ -167,7 +167,7 @@ func (r *Runtime) load(ctx context.Context) error {
 			continue
 		default: // as by a power cut: nobody can use it, and its id must not stay taken
 			r.cfg.Logger.Error("a damaged container is removed", "container", e.Name(), "error", err)
-			if err := r.newContainer(e.Name(), meta{}).drop(ctx); err != nil {
+			if err := r.newContainer(e.Name(), meta{State: r.stateOf(e.Name())}).drop(ctx); err != nil {
 				return fmt.Errorf("remove container %s, which cannot be read: %w", e.Name(), err)
 			}
 			continue
@@ -193,6 +193,16 @@ func (r *Runtime) load(ctx context.Context) error {
 		r.cfg.Program, err = lifecycle.Prepare(ctx, lifecycle.Config{Dir: filepath.Join(r.dir, programDir), Source: r.cfg.Source})
 	}
 	return err
+}
+
+// stateOf finds the folder of states of a container whose notes cannot be read: by its name an Engine knows what is to be ended. "":
+// there is none, and nothing was ever started.
+func (r *Runtime) stateOf(id string) string {
+	all, _ := filepath.Glob(filepath.Join(r.dir, containersDir, id, statePrefix+"*")) // the pattern is right
+	if len(all) == 0 {
+		return ""
+	}
+	return filepath.Base(all[0])
 }
 
 // openAll has the Engine open what was found. One whose layers went with an earlier boot of the machine is of no use.
@@ -379,7 +389,7 @@ func (r *Runtime) create(ctx context.Context, c cell.Creation) (_ *container, er
 	con.release = release
 	if r.engine != nil {
 		p := con.place()
-		p.Taken = r.sizeOf(m.Layers)
+		p.New, p.Taken = true, r.sizeOf(m.Layers)
 		if err := r.engine.Open(ctx, p); err != nil {
 			r.ports.Release(m.Ports)
 			return nil, errors.Join(err, con.drop(context.WithoutCancel(ctx)))
