@@ -176,9 +176,6 @@ func (k *kind) launch(ctx context.Context, con containerd.Container, t *task) er
 
 // End implements folder.Engine.
 func (k *kind) End(ctx context.Context, c folder.Place) error {
-	if c.Key == "" { // a damaged one, in which nothing was ever started
-		return unmountBelow(c.Dir)
-	}
 	defer k.locks.Lock(c.Key)()
 	if t, known := readTask(c); known {
 		if t.alive() { // at once, whether containerd answers or not

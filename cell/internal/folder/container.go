@@ -344,13 +344,8 @@ func (c *container) discard(ctx context.Context) (string, error) {
 	if err := c.kill(ctx, c.dir); err != nil {
 		return "", err
 	}
-	if c.r.engine != nil {
-		if err := c.r.engine.End(ctx, c.place()); err != nil {
-			return "", err
-		}
-	}
-	if c.r.limits != nil {
-		if err := c.r.limits.Lift(c.place().Key); err != nil {
+	if c.meta.State != "" { // else it is a damaged one that has no name by which others would know it: nothing was ever started in it
+		if err := c.end(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -365,6 +360,19 @@ func (c *container) discard(ctx context.Context) (string, error) {
 		c.trash = trash
 	}
 	return c.trash, c.kill(ctx, c.trash)
+}
+
+// end has the Engine and the Limiter let go of it.
+func (c *container) end(ctx context.Context) error {
+	if c.r.engine != nil {
+		if err := c.r.engine.End(ctx, c.place()); err != nil {
+			return err
+		}
+	}
+	if c.r.limits != nil {
+		return c.r.limits.Lift(c.place().Key)
+	}
+	return nil
 }
 
 // trash is a new name in the folder of what is removed. To make a folder there could fail on a full disk.
