@@ -210,7 +210,7 @@ func TestDisksThatAreFound(t *testing.T) {
 	made := func(id string, disk int64) {
 		spec := cell.Spec{Disk: disk}
 		if disk == 0 {
-			spec.Memory = 1 << 20
+			spec.NoFile = 4321
 		}
 		c, err := r.Create(t.Context(), cell.Creation{ID: id, Spec: spec})
 		require.NoError(t, err)
@@ -239,7 +239,7 @@ func TestDisksThatAreFound(t *testing.T) {
 	meta := func(id string) string { return filepath.Join(dir, "containers", id, "meta.json") }
 	b, err := os.ReadFile(meta("free"))
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(meta("free"), bytes.Replace(b, []byte(`"memory":1048576`), []byte(`"disk":33554432`), 1), 0o600))
+	require.NoError(t, os.WriteFile(meta("free"), bytes.Replace(b, []byte(`"nofile":4321`), []byte(`"disk":33554432`), 1), 0o600))
 	require.NoError(t, os.WriteFile(meta("cut"), b[:20], 0o600))
 	require.NoError(t, os.WriteFile(meta("never"), b[:20], 0o600))
 
