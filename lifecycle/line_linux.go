@@ -34,19 +34,25 @@ const lineWait = 5 * time.Second
 
 // OpenLine makes a line, and the end for the init: its descriptor 4, and the flag -line. With a size, columns and rows, the
 // process has a terminal of that size; else pipes. The caller closes theirs when the init was started.
-func OpenLine(size *[2]uint16) (l *Line, theirs *os.File, err error) {
-	l = &Line{terminal: size != nil}
-	if l.conn, theirs, err = handover.Pair(); err != nil {
+func OpenLine(size *[2]uint16) (*Line, *os.File, error) {
+	conn, theirs, err := handover.Pair()
+	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, theirs.Close(), l.Close())
-		}
-	}()
+	l := &Line{conn: conn, terminal: size != nil}
 	if size != nil {
-		return l, theirs, handover.Send(l.conn, fmt.Sprintf("terminal %dx%d", size[0], size[1]))
+		err = handover.Send(conn, fmt.Sprintf("terminal %dx%d", size[0], size[1]))
+	} else {
+		err = l.pipes()
 	}
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close(), l.Close())
+	}
+	return l, theirs, nil
+}
+
+// pipes makes pipes, and sends their other ends.
+func (l *Line) pipes() (err error) {
 	var far [3]*os.File
 	defer func() {
 		for _, f := range far {
@@ -54,15 +60,15 @@ func OpenLine(size *[2]uint16) (l *Line, theirs *os.File, err error) {
 		}
 	}()
 	if far[0], l.In, err = os.Pipe(); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if l.Out, far[1], err = os.Pipe(); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if l.Err, far[2], err = os.Pipe(); err != nil {
-		return nil, nil, err
+		return err
 	}
-	return l, theirs, handover.Send(l.conn, "pipes", far[:]...)
+	return handover.Send(l.conn, "pipes", far[:]...)
 }
 
 // Begin gets the terminal of the process, which was started.
@@ -73,14 +79,20 @@ func (l *Line) Begin(ctx context.Context) error {
 	_ = l.conn.SetDeadline(time.Now().Add(lineWait))
 	defer context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) })()
 	_, files, err := handover.Receive(l.conn)
-	if err == nil && len(files) != 1 {
-		err = errors.New("no terminal came")
-	}
-	if err != nil {
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
 		return err
+	case len(files) != 1:
+		return errors.New("no terminal came")
 	}
 	// As one whose Read ends with Close.
-	defer func() { _ = files[0].Close() }()
 	fd, err := unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err == nil {
 		err = unix.SetNonblock(fd, true)

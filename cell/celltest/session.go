@@ -162,6 +162,26 @@ func testSessionEnds(t *testing.T, r Runtime) {
 		}
 		must(t, s.Close())
 	}
+	// Who waits while it is closed learns its end, too.
+	s := session(t, c, r.program("exit=4"), nil)
+	_, err := io.ReadAll(s.Stdout())
+	must(t, err)
+	if _, err := s.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if e, err := s.Wait(t.Context()); err != nil || e.Code != 4 {
+					t.Errorf("while it is closed it ended with %+v, %v", e, err)
+					return
+				}
+			}
+		})
+	}
+	must(t, s.Close())
+	wg.Wait()
 	if m, ok := c.(cell.Meter); ok {
 		u, err := m.Usage(t.Context())
 		must(t, err)
@@ -169,7 +189,7 @@ func testSessionEnds(t *testing.T, r Runtime) {
 			t.Errorf("%d processes are left", u.Processes)
 		}
 	}
-	s := session(t, c, r.program("hang"), nil)
+	s = session(t, c, r.program("hang"), nil)
 	must(t, c.Destroy(t.Context()))
 	if _, err := s.Wait(t.Context()); err != nil {
 		t.Errorf("its container was destroyed, but not its end known: %v", err)

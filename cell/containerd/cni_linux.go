@@ -75,8 +75,12 @@ func (p *plugins) connect(ctx context.Context, c folder.Place) error {
 	}
 	a, err := p.attach(ctx, c, file)
 	if err != nil {
-		// Also what ctx has ended is taken away.
-		return errors.Join(fmt.Errorf("network %s of %s: %w", p.list.Name, p.file, err), p.disconnect(context.WithoutCancel(ctx), c), unmountBelow(file), os.Remove(file))
+		err = fmt.Errorf("network %s of %s: %w", p.list.Name, p.file, err)
+		// Also what ctx has ended is taken away. If that fails, the file stays, so that it is tried again.
+		if e := p.disconnect(context.WithoutCancel(ctx), c); e != nil {
+			return errors.Join(err, e)
+		}
+		return errors.Join(err, unmountBelow(file), os.Remove(file))
 	}
 	b, err := json.Marshal(a)
 	if err != nil {
@@ -140,9 +144,13 @@ func (p *plugins) disconnect(ctx context.Context, c folder.Place) error {
 func (p *plugins) detach(ctx context.Context, key string) error {
 	all, err := p.attachments(key)
 	for _, a := range all {
+		ns := a.NetNS
+		if !isNamespace(ns) { // as after a start of the machine; then plugins let go of the rest
+			ns = ""
+		}
 		list, e := libcni.NetworkConfFromBytes(a.Config)
 		if e == nil {
-			e = p.cni.DelNetworkList(ctx, list, &libcni.RuntimeConf{ContainerID: a.ContainerID, NetNS: a.NetNS, IfName: a.IfName, Args: a.CniArgs})
+			e = p.cni.DelNetworkList(ctx, list, &libcni.RuntimeConf{ContainerID: a.ContainerID, NetNS: ns, IfName: a.IfName, Args: a.CniArgs})
 		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("take the network %s of container %s away: %w", a.Network, a.ContainerID, e))

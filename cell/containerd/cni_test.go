@@ -99,14 +99,34 @@ func TestNetworksByCNI(t *testing.T) {
 	require.NoError(t, containerd.Forget(dir, lost.Info().ID))
 	r, err = containerd.New(t.Context(), config)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, r.Close()) })
 	assert.Len(t, given(t, notes), 1)
 	all, err := r.Containers(t.Context())
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	assert.Equal(t, c.Info().Addresses, all[0].Info().Addresses)
+
+	// After a start of the machine it is connected anew.
+	require.NoError(t, r.Close())
+	reboot(t, dir)
+	r, err = containerd.New(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	all, err = r.Containers(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	_, err = all[0].Run(t.Context(), withID(p, "again"), cell.IO{})
+	require.NoError(t, err)
+	conn, err = dial(all[0].Info().Addresses[0].Host)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	assert.Len(t, given(t, notes), 1)
 	require.NoError(t, all[0].Destroy(t.Context()))
 	assert.Empty(t, given(t, notes))
+}
+
+func withID(p cell.Process, id string) cell.Process {
+	p.ID = id
+	return p
 }
 
 // The suite of cells, over such networks.

@@ -55,7 +55,8 @@ type Config struct {
 	// CNI is the file of a list of plugins of the Container Network Interface (a .conflist), which make the networks of containers instead; then
 	// Subnet is not used, what containers may reach is for the plugins to say, and Egress must be nil. CNIPath are the folders of
 	// the plugins. Nil: those of the environment variable CNI_PATH, or else /opt/cni/bin, /usr/lib/cni and /usr/libexec/cni. What a
-	// container has is noted in Dir, and taken away with it, also after this program was killed.
+	// container has is noted in Dir, and taken away with it, also after this program was killed. Set it, or take it away, only
+	// while there are no containers in Dir.
 	CNI     string
 	CNIPath []string
 	// DNS is who resolves names. Nil: who does for this machine, as far as that can be reached from a container.

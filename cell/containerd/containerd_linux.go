@@ -136,6 +136,9 @@ const (
 // prepare makes what all containers use.
 func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error) {
 	k.prog = prog
+	if err := k.disks.sweep(); err != nil {
+		return err
+	}
 	if k.carried, err = k.Carried(ctx, prog.Path); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ const (
 	diskDir     = "disk"     // where it is mounted
 	ballastFile = "ballast"  // in it: what is left besides is the limit
 	blanksDir   = "disks"    // <MiB>.img: empty file systems, to be copied
+	blankSuffix = ".img"
 
 	// An inode for each 4 KiB, so that blocks end before inodes do, and what ext4 needs in any case, its journal above all.
 	diskInode = 4096
@@ -58,12 +59,6 @@ func newDisks(ctx context.Context, dir string) (*disks, error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return nil, err
 	}
-	left, _ := filepath.Glob(filepath.Join(d.dir, "try-*")) // of programs that were killed; the pattern is right
-	for _, at := range left {
-		if err := errors.Join(unmountBelow(at), os.RemoveAll(at)); err != nil {
-			return nil, err
-		}
-	}
 	at, err := os.MkdirTemp(d.dir, "try-")
 	if err != nil {
 		return nil, err
@@ -72,15 +67,42 @@ func newDisks(ctx context.Context, dir string) (*disks, error) {
 	return d, errors.Join(err, unmountBelow(at), os.RemoveAll(at))
 }
 
+// sweep removes what programs that were killed have left in the middle.
+func (d *disks) sweep() error {
+	if d == nil {
+		return nil
+	}
+	left, err := os.ReadDir(d.dir)
+	for _, e := range left {
+		name := filepath.Join(d.dir, e.Name())
+		if strings.HasSuffix(name, blankSuffix) {
+			continue
+		}
+		err = errors.Join(err, unmountBelow(name), os.RemoveAll(name))
+	}
+	return err
+}
+
 // mount mounts the file system of a file, which is made for that limit if it does not exist.
 func (d *disks) mount(ctx context.Context, limit int64, file, at string) error {
 	_, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = d.clone(ctx, limit, file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, d.mountFile(file, at))
 	}
-	if err != nil {
+	if err := d.clone(ctx, limit, file); err != nil {
 		return err
 	}
+	if d.mountFile(file, at) == nil {
+		return nil
+	}
+	// Then what it was copied from is damaged, or this machine cannot.
+	if err := os.Remove(d.blank(limit)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.Remove(file), d.clone(ctx, limit, file), d.mountFile(file, at))
+}
+
+func (d *disks) mountFile(file, at string) error {
 	loop, err := d.loop(file)
 	if err != nil {
 		return err
@@ -104,8 +126,8 @@ func (d *disks) loop(file string) (*os.File, error) {
 	return loop, err
 }
 
-// clone makes an empty file system with room for limit. To copy its few blocks takes a fifth of making one.
-func (d *disks) clone(ctx context.Context, limit int64, file string) error {
+// diskSize is that of a file system with room for limit.
+func diskSize(limit int64) int64 {
 	const mib = 1 << 20
 	// Of each 4 KiB an inode takes 256 bytes, and ext4 keeps a fiftieth for itself, 16 MiB at most.
 	need := limit + limit/diskInode*256 + min(limit/50, 16*mib) + limit/64 + diskSpare
@@ -113,8 +135,17 @@ func (d *disks) clone(ctx context.Context, limit int64, file string) error {
 	for step*16 < need {
 		step *= 2
 	}
-	size := (need + step - 1) / step * step
-	blank := filepath.Join(d.dir, strconv.FormatInt(size/mib, 10)+".img")
+	return (need + step - 1) / step * step
+}
+
+// blank is the empty one that is copied.
+func (d *disks) blank(limit int64) string {
+	return filepath.Join(d.dir, strconv.FormatInt(diskSize(limit)>>20, 10)+blankSuffix)
+}
+
+// clone makes an empty file system with room for limit. To copy its few blocks takes a fifth of making one.
+func (d *disks) clone(ctx context.Context, limit int64, file string) error {
+	size, blank := diskSize(limit), d.blank(limit)
 	d.mu.Lock()
 	one := d.blanks[size]
 	if one == nil {
@@ -139,24 +170,31 @@ func (d *disks) clone(ctx context.Context, limit int64, file string) error {
 
 // make makes an empty file system. It has a journal though nobody needs one: without it ext4 uses no inode again that was free for less
 // than a minute, and looks for another at a price that grows with their number.
-func (d *disks) make(ctx context.Context, size int64, blank string) error {
-	f, err := os.Create(blank + ".new")
+func (d *disks) make(ctx context.Context, size int64, blank string) (err error) {
+	// Under a name of its own: another program may be about to learn that the folder is taken.
+	f, err := os.CreateTemp(d.dir, "new-")
 	if err != nil {
 		return err
 	}
-	if err = errors.Join(f.Truncate(size), f.Close()); err != nil {
-		return err
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Truncate(size); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	journal := "size=8" // MiB
 	if size < 64<<20 {
 		journal = "size=4" // the smallest
 	}
 	out, err := exec.CommandContext(ctx, d.mkfs, "-q", "-F", "-b", "4096", "-J", journal, "-m", "0", "-i", strconv.Itoa(diskInode),
-		"-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", blank+".new").CombinedOutput()
+		"-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", f.Name()).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", d.mkfs, err, strings.TrimSpace(string(out)))
+		err = fmt.Errorf("%s: %w: %s", d.mkfs, err, strings.TrimSpace(string(out)))
+	} else if err = f.Sync(); err == nil { // a power cut must not leave one with holes, which would be copied for ever
+		err = os.Rename(f.Name(), blank)
 	}
-	return os.Rename(blank+".new", blank)
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // copySparse copies a file without its holes.
@@ -228,6 +266,9 @@ func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) err
 			return fmt.Errorf("a disk of its own: %w", err)
 		}
 	}
+	if _, err := os.Stat(filepath.Join(at, ballastFile)); err != nil && !c.New {
+		return fmt.Errorf("its disk was not whole when its program was killed: %w", err)
+	}
 	for name, to := range parts {
 		if slices.Contains(mounted, to) {
 			continue
@@ -251,17 +292,12 @@ func (d *disks) bound(ctx context.Context, c folder.Place, mounted []string) err
 	return nil
 }
 
-// trim leaves as much room as the limit is, of which layers take their part, when all folders are there. Once: later it is the
-// container's.
+// trim leaves as much room in a new container as the limit is, of which layers take their part, when all folders are there.
 func (d *disks) trim(c folder.Place) error {
-	if !d.has(c) {
+	if !c.New || !d.has(c) {
 		return nil
 	}
-	at := filepath.Join(c.Dir, diskDir)
-	name := filepath.Join(at, ballastFile)
-	if _, err := os.Stat(name); err == nil {
-		return nil
-	}
+	name := filepath.Join(c.Dir, diskDir, ballastFile)
 	f, err := os.Create(name + ".new")
 	if err != nil {
 		return err

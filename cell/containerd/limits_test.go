@@ -197,6 +197,22 @@ func startsLike(proc, begin string) bool {
 	return err == nil && strings.HasPrefix(string(b), begin)
 }
 
+// reboot leaves nothing running in the containers of a folder, and nothing mounted, as a start of the machine does.
+func reboot(t *testing.T, dir string) {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(t, err)
+	for _, p := range processes {
+		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo")) // of one that has ended there are none
+		if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && pid != os.Getpid() && bytes.Contains(mounts, []byte(dir)) && startsLike(p, "/run/dewpoint/keeper") {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+			require.Eventually(t, func() bool { _, err := os.Stat(p); return err != nil }, patience, time.Millisecond)
+		}
+	}
+	require.NoError(t, containerd.Unmount(filepath.Join(dir, "containers")))
+	require.Eventually(t, func() bool { return len(loops(t, dir)) == 0 }, patience, time.Millisecond)
+}
+
 // What stands in a container's folder after the machine was started anew, or was put there by a program that bounded no disks.
 func TestDisksThatAreFound(t *testing.T) {
 	t.Parallel()
@@ -220,19 +236,11 @@ func TestDisksThatAreFound(t *testing.T) {
 	made("damaged", 32<<20)
 	made("free", 0)
 	made("cut", 32<<20)
+	made("half", 32<<20)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "containers", "never"), 0o700))
 	require.NoError(t, r.Close())
-	// As by a start of the machine: nothing runs, and nothing is mounted.
-	processes, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, p := range processes {
-		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo")) // of one that has ended there are none
-		if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && pid != os.Getpid() && bytes.Contains(mounts, []byte(dir)) && startsLike(p, "/run/dewpoint/keeper") {
-			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-		}
-	}
-	require.NoError(t, containerd.Unmount(filepath.Join(dir, "containers")))
-	require.Eventually(t, func() bool { return len(loops(t, dir)) == 0 }, patience, time.Millisecond)
+	require.NoError(t, os.Remove(filepath.Join(dir, "containers", "half", "disk", "ballast")))
+	reboot(t, dir)
 	image := filepath.Join(dir, "containers", "damaged", "disk.img")
 	require.NoError(t, os.Truncate(image, 0))
 	require.NoError(t, os.Truncate(image, 48<<20))
@@ -256,4 +264,19 @@ func TestDisksThatAreFound(t *testing.T) {
 		require.NoError(t, c.Destroy(t.Context()))
 	}
 	assert.Equal(t, []string{"free", "whole"}, found)
+
+	blanks, err := filepath.Glob(filepath.Join(dir, "disks", "*"))
+	require.NoError(t, err)
+	require.Len(t, blanks, 2)
+	for _, b := range blanks { // as by a power cut
+		info, err := os.Stat(b)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(b, 0))
+		require.NoError(t, os.Truncate(b, info.Size()))
+	}
+	for range 2 {
+		c, err := r.Create(t.Context(), cell.Creation{ID: "again", Spec: cell.Spec{Disk: 32 << 20}})
+		require.NoError(t, err)
+		require.NoError(t, c.Destroy(t.Context()))
+	}
 }

@@ -130,10 +130,10 @@ func (s *session) Wait(ctx context.Context) (cell.Exit, error) {
 // Close implements cell.Session: its init ends all as the line does.
 func (s *session) Close() error {
 	s.once.Do(func() {
-		defer close(s.closed)
 		s.closeErr = s.line.Close()
-		<-s.ended
+		_ = s.c.awaitInit(context.Background(), s.state) // it fails with its context alone
 		s.exit, s.exitErr = s.running.Wait(context.Background())
+		close(s.closed)
 		s.c.mu.Lock()
 		delete(s.c.children, filepath.Base(s.state))
 		s.c.mu.Unlock()
