@@ -336,8 +336,8 @@ func (k Keeper) send(ctx context.Context, question string, files []*os.File) err
 		switch _, alive := processStart(k.PID); {
 		case !alive:
 			return fmt.Errorf("it has ended: %w", err)
-		case !errors.Is(err, fs.ErrNotExist), time.Since(begun) > handshakeTimeout:
-			return err
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED), time.Since(begun) > handshakeTimeout:
+			return err // else it does not listen yet, and the socket may be that of one before it
 		}
 		if !pause(ctx, wait) {
 			return ctx.Err()
