@@ -140,7 +140,8 @@ func mountAll(file string) error {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return err
 	}
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+	// None of these is to be seen outside. But what is unmounted there is to go here, too.
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return err
 	}
 	for _, o := range all {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -140,15 +141,18 @@ func empty(t *testing.T, dir string) {
 		}
 		assert.Empty(t, all, d)
 	}
-	found, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, p := range found {
-		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
-		assert.NotContains(t, string(args), dir)
-		assert.False(t, strings.Contains(string(mounts), dir), "%s %q has mounts below %s", p, args, dir)
-	}
-	assert.Empty(t, loops(t, dir))
+	// A container that is started just then has a copy of all the machine's mounts for a moment.
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		found, err := filepath.Glob("/proc/[0-9]*")
+		require.NoError(t, err)
+		for _, p := range found {
+			args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+			mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
+			assert.NotContains(t, string(args), dir)
+			assert.False(t, strings.Contains(string(mounts), dir), "%s %q has mounts below %s", p, args, dir)
+		}
+		assert.Empty(t, loops(t, dir))
+	}, patience, 10*time.Millisecond)
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))
 	require.NoError(t, err)
 	assert.Empty(t, groups)

@@ -190,6 +190,7 @@ func (k *kind) End(ctx context.Context, c folder.Place) error {
 			return err
 		}
 	}
+	discard(c.Dir)
 	if err := unmountBelow(c.Dir); err != nil {
 		return err
 	}
