@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 )
 
@@ -58,6 +60,9 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := give(files, spec); err != nil {
+		return 0, fmt.Errorf("give the process its outputs: %w", err)
+	}
 	env := environ(os.Environ())
 	if spec.Rules != nil { // else nothing can outlive init
 		env.set(markEnv, r.state)
@@ -101,6 +106,24 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		code = 126
 	}
 	return code, errors.New(text)
+}
+
+// give makes pipes the user's who the process will be, so that it can open them by name, as /dev/stdout.
+func give(files []uintptr, s jail.Spec) error {
+	if s.User == 0 {
+		return nil
+	}
+	for _, fd := range files {
+		var st unix.Stat_t
+		err := unix.Fstat(int(fd), &st)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+			err = unix.Fchown(int(fd), s.User, -1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // jailSpec reads what a process shall see. It is a file, as everybody may read the arguments of init.

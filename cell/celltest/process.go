@@ -40,6 +40,15 @@ func testBytes(t *testing.T, r Runtime) {
 	}
 }
 
+// testNames writes to /dev/stdout and /dev/stderr, as servers are told to where a log file is asked for.
+func testNames(t *testing.T, r Runtime) {
+	c := create(t, r, cell.Creation{ID: "x"})
+	e, stdout, stderr := said(t, r, c, "main", nil, "name=opened")
+	if e.Code != 0 || stdout != "opened\n" || stderr != "opened\n" {
+		t.Errorf("exit %+v, stdout %q, stderr %q", e, stdout, stderr)
+	}
+}
+
 func testExit(t *testing.T, r Runtime) {
 	c := create(t, r, cell.Creation{ID: "x"})
 	if e, _, _ := said(t, r, c, "a", nil, "exit=3"); e.Code != 3 || e.Signal != "" || e.Time.IsZero() {

@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) Runtime) {
 		{"RunGivesArgumentsEnvironmentAndFolder", testRunGives},
 		{"OutputIsWholeWhenWaitReturns", testOutput},
 		{"AnyBytesOnBothOutputs", testBytes},
+		{"OutputsByTheirNames", testNames},
 		{"ExitStatusAndSignals", testExit},
 		{"RunOfAProgramThatIsNotThere", testRunAbsent},
 		{"AProcessOutlivesItsContext", testOutlives},

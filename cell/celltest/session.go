@@ -44,7 +44,7 @@ func testExec(t *testing.T, r Runtime) {
 	var out buffer
 	main, err := c.Run(t.Context(), r.program("out=up", "write=f:of the work", "write=whole:", "hang"), cell.IO{Stdout: &out})
 	must(t, err)
-	p := r.program("await=whole", "cat=f", "env=WHO", "copy", "err=oops", "exit=5")
+	p := r.program("await=whole", "cat=f", "env=WHO", "copy", "name=oops", "exit=5")
 	p.Env = append(p.Env, "WHO=me")
 	s := session(t, c, p, nil)
 	sent := Bytes(1<<20, 0)
@@ -57,7 +57,7 @@ func testExec(t *testing.T, r Runtime) {
 	}
 	must(t, s.Stdin().Close())
 	wg.Wait()
-	if want := append([]byte("of the work\nWHO=me\n"), sent...); !bytes.Equal(got, want) {
+	if want := append(append([]byte("of the work\nWHO=me\n"), sent...), "oops\n"...); !bytes.Equal(got, want) {
 		t.Errorf("%d bytes came back, want %d", len(got), len(want))
 	}
 	if string(errs) != "oops\n" {
@@ -88,7 +88,7 @@ func testExec(t *testing.T, r Runtime) {
 // testTerminal has a person before a terminal.
 func testTerminal(t *testing.T, r Runtime) {
 	c := create(t, r, cell.Creation{ID: "x"})
-	s := session(t, c, r.program("terminal", "line", "terminal", "err=both", "hang"), &cell.TerminalSize{Columns: 91, Rows: 17})
+	s := session(t, c, r.program("terminal", "line", "terminal", "name=both", "hang"), &cell.TerminalSize{Columns: 91, Rows: 17})
 	var said strings.Builder
 	until := func(text string) {
 		t.Helper()

@@ -30,7 +30,7 @@ const (
 const baseDir = "base"
 
 // powers are what keeper and inits have; programs have none.
-var powers = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
+var powers = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
 
 // What keeper and inits take is not the program's: so much is added to its limits.
 const (
@@ -46,7 +46,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	base := filepath.Join(c.Dir, baseDir)
 	if c.Image != nil {
-		base, err = folder.ImageRoot(c), linkKeeper(folder.ImageRoot(c))
+		base, err = folder.ImageRoot(c), makePlaces(c)
 	} else {
 		err = k.makeBase(base, st)
 	}
@@ -94,6 +94,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	if k.network != nil {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: filepath.Join(c.Dir, netnsFile)})
+		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"} // as in Docker and Kubernetes
 	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
 	return s, nil
@@ -107,9 +108,21 @@ func (k *kind) stack(c folder.Place) (stack.Stack, error) {
 	return k.Find(c.Spec.Stack)
 }
 
-// linkKeeper makes the link in the root of an image, which may hold anything, and takes others away in whose place something is mounted.
-func linkKeeper(dir string) error {
-	root, err := os.OpenRoot(dir)
+// ownDir, in the folder of a container with an image, is /run/dewpoint inside.
+const ownDir = "own"
+
+// makePlaces makes what is mounted on in the root of an image, which may hold anything, and takes links away in whose place something is
+// mounted. What keeper and inits go by is mounted, and so are the folders above it up to the root: else who may write there puts
+// another in its place, which the keeper runs with its own powers.
+func makePlaces(c folder.Place) error {
+	own := filepath.Join(c.Dir, ownDir)
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(lifecycle.ProgramName, filepath.Join(own, path.Base(keeperPath))); err != nil && !os.IsExist(err) {
+		return err
+	}
+	root, err := os.OpenRoot(folder.ImageRoot(c))
 	if err != nil {
 		return err
 	}
@@ -120,19 +133,16 @@ func linkKeeper(dir string) error {
 			return fmt.Errorf("/%s of the image is no folder", name)
 		}
 	}
-	for _, name := range []string{"etc/" + resolverFile, "etc/hosts"} {
+	at := path.Dir(keeperPath)[1:]
+	for _, name := range []string{"etc/" + resolverFile, "etc/hosts", at} {
 		if info, err := root.Lstat(name); err == nil && info.Mode()&os.ModeSymlink != 0 {
 			if err := root.Remove(name); err != nil {
 				return err
 			}
 		}
 	}
-	name := keeperPath[1:]
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := root.MkdirAll(at, 0o755); err != nil {
 		return fmt.Errorf("a place for the lifecycle program in the image: %w", err)
-	}
-	if err := root.Symlink(lifecycle.ProgramName, name); err != nil && !os.IsExist(err) {
-		return err
 	}
 	return nil
 }
@@ -241,6 +251,8 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		if k.network != nil {
 			resolver = filepath.Join(k.dir, etcDir, resolverFile)
 		}
+		bind(jail.Bind{From: filepath.Join(folder.ImageRoot(c), "run"), To: "/run", Write: true})
+		bind(jail.Bind{From: filepath.Join(c.Dir, ownDir), To: path.Dir(keeperPath), Write: true})
 		for _, b := range k.ImageBinds(k.prog.Path, resolver, k.carried) {
 			bind(b)
 		}

@@ -73,6 +73,11 @@ func attack(name, arg string) (string, error) {
 	case "link":
 		from, to, _ := strings.Cut(arg, ":")
 		return "done", errors.Join(os.RemoveAll(to), os.Symlink(from, to))
+	case "move":
+		from, to, _ := strings.Cut(arg, ":")
+		return "done", os.Rename(from, to)
+	case "replace": // the lifecycle program and its states, by this program, if the folder can be put aside
+		return "done", replace(arg)
 	case "kill":
 		return "done", syscall.Kill(n, syscall.SIGKILL)
 	case "processes":
@@ -200,6 +205,27 @@ func attack(name, arg string) (string, error) {
 		<-time.After(time.Hour)
 	}
 	return "", fmt.Errorf("no attack %q", name)
+}
+
+// replace puts a program of the container in the place of the lifecycle program, under all its names.
+func replace(dir string) error {
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "states"), 0o777); err != nil {
+		return err
+	}
+	own, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"keeper", "dewpoint-lifecycle", "lib/dewpoint-lifecycle"} {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o777), os.WriteFile(name, own, 0o777)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // talk sends some MB to who sends back what it gets, and ends its own direction first.

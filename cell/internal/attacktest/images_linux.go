@@ -3,6 +3,7 @@ package attacktest
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -203,6 +204,23 @@ func Images(t *testing.T, owner int, asRoot bool, open func(t *testing.T, roots 
 	if n := roots.Held(); n != 2 { // by the closed Runtime, which did not know of the end
 		t.Errorf("the image is held %d times", n)
 	}
+
+	// Its user may do as it likes where the cell has put its own program.
+	must(t, os.Mkdir(filepath.Join(roots.Dir, "run"), 0o777))
+	must(t, os.Chmod(filepath.Join(roots.Dir, "run"), 0o777))
+	if os.Geteuid() == 0 {
+		must(t, os.Lchown(filepath.Join(roots.Dir, "run"), cmp.Or(owner, 1234), cmp.Or(owner, 1235)))
+	}
+	c, err = create("x", "1234")
+	must(t, err)
+	said := Said(t, c, "puts", "move=/run:/run.old", "replace=/run/dewpoint", "ids")
+	for _, id := range []string{"after", "and"} {
+		if now := Said(t, c, id, "ids"); len(now) != 1 || len(said) != 3 || now[0] != said[2] {
+			t.Errorf("it could %q, and then a process is of %q", said, now)
+		}
+	}
+	must(t, c.Destroy(t.Context()))
+	must(t, os.RemoveAll(filepath.Join(roots.Dir, "run")))
 
 	// What stands where the cell must put something.
 	for _, name := range []string{"dev", "proc", "run"} {
