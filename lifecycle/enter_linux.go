@@ -38,7 +38,15 @@ func outerPID(init, process int) int {
 	return 0
 }
 
-// Between init and the role enter, on descriptor 3: entered, and then, if the program cannot be run, its exit code
+// What init hands to the role enter: enteredFD, on which that answers; jailFD, the file with what it shall see; and, for a terminal,
+// enterLineFD, the line.
+const (
+	enteredFD = 3 + iota
+	jailFD
+	enterLineFD
+)
+
+// Between init and the role enter, on that descriptor: entered, and then, if the program cannot be run, its exit code
 // and why. What comes without it is why there is no container.
 const entered = "entered\n"
 
@@ -56,18 +64,23 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		return 0, err
 	}
 	defer pr.Close()
-	spec, err := jailSpec(r.jail)
+	file, err := os.Open(r.jail)
 	if err != nil {
 		return 0, err
 	}
-	if err := give(files, spec); err != nil {
+	defer func() { _ = file.Close() }() // it was only read
+	spec, err := jailSpec(file)
+	if err != nil {
+		return 0, err
+	}
+	if err := give(files, &spec); err != nil {
 		return 0, fmt.Errorf("give the process its outputs: %w", err)
 	}
 	env := environ(os.Environ())
 	if spec.Rules != nil { // else nothing can outlive init
 		env.set(markEnv, r.state)
 	}
-	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd()), Sys: spec.Child()}
+	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd(), file.Fd()), Sys: spec.Child()}
 	args := []string{"enter"}
 	if spec.Built && spec.Loader != "" {
 		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
@@ -81,7 +94,7 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		attr.Files = append(attr.Files, line.Fd())
 		args = append(args, "-terminal", r.line.size)
 	}
-	r.main, err = syscall.ForkExec(self, append(append(args, r.jail), r.args...), attr)
+	r.main, err = syscall.ForkExec(self, append(args, r.args...), attr)
 	_ = pw.Close()
 	if err != nil {
 		return 0, fmt.Errorf("start the role enter: %w", err)
@@ -109,15 +122,16 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 }
 
 // give makes pipes the user's who the process will be, so that it can open them by name, as /dev/stdout.
-func give(files []uintptr, s jail.Spec) error {
-	if s.User == 0 {
+func give(files []uintptr, s *jail.Spec) error {
+	user, other := s.Outside()
+	if !other {
 		return nil
 	}
 	for _, fd := range files {
 		var st unix.Stat_t
 		err := unix.Fstat(int(fd), &st)
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-			err = unix.Fchown(int(fd), s.User, -1)
+			err = unix.Fchown(int(fd), user, -1)
 		}
 		if err != nil {
 			return err
@@ -127,33 +141,34 @@ func give(files []uintptr, s jail.Spec) error {
 }
 
 // jailSpec reads what a process shall see. It is a file, as everybody may read the arguments of init.
-func jailSpec(file string) (s jail.Spec, err error) {
-	b, err := os.ReadFile(file)
+func jailSpec(file *os.File) (s jail.Spec, err error) {
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30)) // from its beginning, wherever another of its readers is
 	if err != nil {
 		return s, err
 	}
 	return s, json.Unmarshal(b, &s)
 }
 
-// runEnter is enter [-terminal SIZE] FILE PROGRAM [ARG…].
+// runEnter is enter [-terminal SIZE] PROGRAM [ARG…].
 func runEnter(args []string, _ func(error)) int {
-	closeOnExec(3)
-	say := os.NewFile(3, "init")
+	closeOnExec(enteredFD)
+	closeOnExec(jailFD)
+	say := os.NewFile(enteredFD, "init")
 	var terminal string
 	if len(args) > 1 && args[0] == "-terminal" {
-		closeOnExec(lineFD)
+		closeOnExec(enterLineFD)
 		terminal, args = args[1], args[2:]
 	}
-	if len(args) < 2 {
-		_, _ = fmt.Fprint(say, "usage: enter [-terminal SIZE] FILE PROGRAM [ARG…]")
+	if len(args) == 0 {
+		_, _ = fmt.Fprint(say, "usage: enter [-terminal SIZE] PROGRAM [ARG…]")
 		return 1
 	}
-	s, err := jailSpec(args[0])
+	s, err := jailSpec(os.NewFile(jailFD, "jail"))
 	if err != nil {
 		_, _ = fmt.Fprint(say, "enter: ", err)
 		return 1
 	}
-	err = jail.Enter(s, args[1:], func() error {
+	err = jail.Enter(s, args, func() error {
 		if terminal != "" {
 			if err := takeTerminal(terminal); err != nil {
 				return err

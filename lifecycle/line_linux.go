@@ -26,7 +26,7 @@ type Line struct {
 	terminal bool
 }
 
-// lineFD is where an init, and the role enter, find their end of the line.
+// lineFD is where an init finds its end of the line.
 const lineFD = 4
 
 // lineWait is for what the other end does at once.
@@ -210,7 +210,7 @@ func openTerminal(size string) (ours, theirs *os.File, err error) {
 
 // takeTerminal gives this process, which leads its session, a terminal by which it reads and writes.
 func takeTerminal(size string) error {
-	conn, err := handover.Conn(os.NewFile(lineFD, "line"))
+	conn, err := handover.Conn(os.NewFile(enterLineFD, "line"))
 	if err != nil {
 		return err
 	}

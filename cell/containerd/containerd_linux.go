@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -96,6 +97,7 @@ type kind struct {
 	server  *server
 	network network      // nil: the machine's
 	disks   *disks       // nil: what is written is measured alone
+	users   *jail.Users  // of images; nil: those of this machine
 	locks   folder.Locks // of containers that are started or ended
 }
 
@@ -110,6 +112,12 @@ const vcap = jail.Inside
 func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits()}
 	var err error
+	if c.FirstUser != 0 {
+		if c.FirstUser <= 0 || c.FirstUser > math.MaxUint32-2*users {
+			return nil, fmt.Errorf("Config.FirstUser is %d: give the first of %d users and groups that nobody has, such as FirstUser", c.FirstUser, users)
+		}
+		k.users = &jail.Users{First: c.FirstUser, Count: users}
+	}
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, dir, c); err != nil {
 			return nil, err
@@ -181,10 +189,21 @@ func (k *kind) Describe(r *cell.Resources) {
 
 // Owner implements folder.Kind.
 func (k *kind) Owner(of *folder.Image) (int, bool) {
-	if of != nil {
-		return of.UID, true
+	if of == nil {
+		return vcap, true
 	}
-	return vcap, true
+	return k.firstUser() + of.UID, true
+}
+
+// users is how many there are in an image with users of its own.
+const users = 1 << 16
+
+// firstUser is what root of an image is called on this machine.
+func (k *kind) firstUser() int {
+	if k.users == nil {
+		return 0
+	}
+	return k.users.First
 }
 
 // Path implements folder.Kind.

@@ -225,3 +225,15 @@ func TestImages(t *testing.T) {
 		return r, func() { assert.NoError(t, r.Close()) }
 	})
 }
+
+func TestUsersOfImages(t *testing.T) {
+	t.Parallel()
+	need(t)
+	dir := t.TempDir()
+	t.Cleanup(func() { empty(t, dir) })
+	attacktest.Users(t, containerd.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Images: roots, FirstUser: containerd.FirstUser})
+		require.NoError(t, err)
+		return r, func() { assert.NoError(t, r.Close()) }
+	})
+}

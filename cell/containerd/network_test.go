@@ -45,17 +45,17 @@ func TestNamesAreResolvedByWhoIsNamed(t *testing.T) {
 	assert.Equal(t, []string{"nameserver 192.0.2.53"}, attacktest.Said(t, create(t, r, cell.Spec{}), "main", "read=/etc/resolv.conf"))
 }
 
-// An instance keeps its address when the next program finds it.
+// An instance keeps its address when the next program finds it. Low ports are for everybody there.
 func TestAnAddressLasts(t *testing.T) {
 	t.Parallel()
 	need(t)
 	dir := t.TempDir()
 	first, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog})
 	require.NoError(t, err)
-	c, err := first.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Ports: []int{8080, 9090}}})
+	c, err := first.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Ports: []int{8080, 80}}})
 	require.NoError(t, err)
 	p := program("serve")
-	p.Env = append(p.Env, "PORT=9090")
+	p.Env = append(p.Env, "PORT=80")
 	_, err = c.Run(t.Context(), p, cell.IO{})
 	require.NoError(t, err)
 	require.NoError(t, first.Close())

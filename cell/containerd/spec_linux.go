@@ -32,6 +32,10 @@ const baseDir = "base"
 // powers are what keeper and inits have; programs have none.
 var powers = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
 
+// makeUsers is what inits need besides, to make users of an image's own: seccomp's profile and, where it confines who makes them without,
+// AppArmor ask for it (kernel.apparmor_restrict_unprivileged_userns).
+const makeUsers = "CAP_SYS_ADMIN"
+
 // What keeper and inits take is not the program's: so much is added to its limits.
 const (
 	ownMemory = 24 << 20
@@ -46,7 +50,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	base := filepath.Join(c.Dir, baseDir)
 	if c.Image != nil {
-		base, err = folder.ImageRoot(c), makePlaces(c)
+		base, err = folder.ImageRoot(c), makePlaces(c, k.firstUser())
 	} else {
 		err = k.makeBase(base, st)
 	}
@@ -66,6 +70,10 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	if args[0] = role; role == stack.ProgramPath {
 		args[0] = keeperPath
 	}
+	caps := powers
+	if c.Image != nil && k.users != nil {
+		caps = append(slices.Clone(powers), makeUsers)
+	}
 	s := &oci.Spec{
 		Version:  specs.Version,
 		Hostname: "dewpoint",
@@ -73,7 +81,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		Mounts:   mounts,
 		Process: &specs.Process{
 			Cwd: "/", Args: args, Env: []string{},
-			Capabilities:    &specs.LinuxCapabilities{Bounding: powers, Effective: powers, Permitted: powers},
+			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			NoNewPrivileges: true,
 			Rlimits: []specs.POSIXRlimit{
 				{Type: "RLIMIT_NOFILE", Hard: files.Max, Soft: min(files.Max, 16384)}, // Cloud Foundry's default
@@ -97,6 +105,9 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"} // as in Docker and Kubernetes
 	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
+	if c.Image != nil && k.users != nil { // the power is one among those users
+		s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, specs.LinuxSyscall{Names: []string{"chroot"}, Action: specs.ActAllow})
+	}
 	return s, nil
 }
 
@@ -113,8 +124,8 @@ const ownDir = "own"
 
 // makePlaces makes what is mounted on in the root of an image, which may hold anything, and takes links away in whose place something is
 // mounted. What keeper and inits go by is mounted, and so are the folders above it up to the root: else who may write there puts
-// another in its place, which the keeper runs with its own powers.
-func makePlaces(c folder.Place) error {
+// another in its place, which the keeper runs with its own powers. What is not there belongs to owner then.
+func makePlaces(c folder.Place, owner int) error {
 	own := filepath.Join(c.Dir, ownDir)
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return err
@@ -139,6 +150,15 @@ func makePlaces(c folder.Place) error {
 			if err := root.Remove(name); err != nil {
 				return err
 			}
+		}
+	}
+	for _, name := range []string{"etc", "run"} {
+		err := root.Mkdir(name, 0o755)
+		if err == nil {
+			err = root.Lchown(name, owner, owner)
+		}
+		if err != nil && !os.IsExist(err) {
+			return err
 		}
 	}
 	if err := root.MkdirAll(at, 0o755); err != nil {

@@ -81,10 +81,10 @@ func networked(t testing.TB, dir string, egress ...cell.EgressRule) *sandbox.Run
 
 func serve(t testing.TB, r cell.Runtime, id string) cell.Container {
 	t.Helper()
-	c, err := r.Create(t.Context(), cell.Creation{ID: id, Spec: cell.Spec{Ports: []int{8080, 9090}}})
+	c, err := r.Create(t.Context(), cell.Creation{ID: id, Spec: cell.Spec{Ports: []int{80, 9090}}})
 	require.NoError(t, err)
 	p := program("serve")
-	p.ID, p.Env = "web", append(p.Env, "PORT=8080")
+	p.ID, p.Env = "web", append(p.Env, "PORT=80")
 	_, err = c.Run(t.Context(), p, cell.IO{})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return answers(c) }, time.Minute, time.Millisecond)
@@ -120,7 +120,7 @@ func TestAttackTheNetwork(t *testing.T) {
 	const no = "ECONNREFUSED|EHOSTUNREACH|ENETUNREACH"
 	attacktest.Refused(t, c,
 		[2]string{"dial=tcp:" + c.Info().Addresses[0].Host, "done"},
-		[2]string{"dial=tcp:127.0.0.1:8080", "done"}, // its own
+		[2]string{"dial=tcp:127.0.0.1:80", "done"}, // its own
 		[2]string{"talk=" + allowed.String(), "done"},
 		[2]string{"dial=tcp:" + refused.String(), no},
 		[2]string{"dial=tcp:" + loopback.String(), no},
@@ -229,7 +229,7 @@ func TestProcessesShareTheirNetwork(t *testing.T) {
 	t.Cleanup(func() { assert.NoError(t, r.Close()); empty(t, dir) })
 	c := serve(t, r, "x")
 	defer func() { assert.NoError(t, c.Destroy(context.Background())) }()
-	attacktest.Refused(t, c, [2]string{"dial=tcp:127.0.0.1:8080", "done"})
+	attacktest.Refused(t, c, [2]string{"dial=tcp:127.0.0.1:80", "done"})
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return c.Info().Addresses[0].Dial(ctx)
 	}}}).Get("http://x/")
@@ -248,7 +248,7 @@ func TestNetworkOfTheMachine(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, res.Networks)
 	world := echo(t, "127.0.0.1:0")
-	c, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Ports: []int{8080}}})
+	c, err := r.Create(t.Context(), cell.Creation{ID: "x", Spec: cell.Spec{Ports: []int{80}}})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, c.Destroy(context.Background())) }()
 	assert.Empty(t, c.Info().Addresses[0].Socket)

@@ -29,10 +29,12 @@ type Roots struct {
 type RootsConfig struct {
 	// Dir is where the root filesystems are; required. It is made if need be.
 	Dir string
-	// Owner is who all files shall belong to; 0: who runs this program. KeepOwners: those that the image names.
-	// Both take root; cells say which they need.
+	// Owner is who all files shall belong to; 0: who runs this program. KeepOwners: those that the image names; with FirstUser, which is
+	// not 0, user and group n of the image are FirstUser+n of this machine, and what is over 65,535 belongs to 65,534, its nobody.
+	// All take root; cells say what they need. A directory is for one setting: what it holds is not made anew for another.
 	Owner      int
 	KeepOwners bool
+	FirstUser  int
 }
 
 const refsDir = "images"
@@ -42,7 +44,10 @@ func (c *Client) Roots(conf RootsConfig) (*Roots, error) {
 	if conf.Dir == "" {
 		return nil, errors.New("root filesystems: RootsConfig.Dir is empty: name a folder for them")
 	}
-	s, err := layers.Open(conf.Dir, layers.Limits{Owner: conf.Owner, KeepOwners: conf.KeepOwners})
+	if conf.FirstUser != 0 && (!conf.KeepOwners || conf.FirstUser < 0) {
+		return nil, fmt.Errorf("root filesystems: RootsConfig.FirstUser is %d: it is for KeepOwners, and not negative", conf.FirstUser)
+	}
+	s, err := layers.Open(conf.Dir, layers.Limits{Owner: conf.Owner, KeepOwners: conf.KeepOwners, FirstUser: conf.FirstUser})
 	r := &Roots{c: c, s: s, refs: filepath.Join(conf.Dir, refsDir)}
 	if err == nil {
 		err = os.MkdirAll(r.refs, 0o755)

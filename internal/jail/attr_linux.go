@@ -61,9 +61,15 @@ func (n Namespaces) Attr() *syscall.SysProcAttr {
 	return attr
 }
 
-// Child is how the second process is started.
+// Child is how the second process is started. With Users it is their root, in a user namespace of theirs: the namespaces
+// in which it is, and files of others, are not of that, so it has no power over them.
 func (s *Spec) Child() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if s.Users != nil {
+		attr.Cloneflags = unix.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: s.Users.First, Size: s.Users.Count}}
+		attr.GidMappings, attr.GidMappingsEnableSetgroups, attr.Credential = attr.UidMappings, true, &syscall.Credential{}
+	}
 	if s.Rules == nil && !s.Built {
 		attr.Unshareflags = unix.CLONE_NEWNS
 	}

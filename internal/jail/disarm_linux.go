@@ -9,9 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disarm lets go of all powers, for ever. The thread must be locked.
+// rootPowers are those of a root among users of its own: over their files and processes. They are what Docker gives, without those that
+// need more than users.
+const rootPowers = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_KILL |
+	1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SYS_CHROOT
+
+// disarm lets go of all powers, for ever, but for those of a root among users of its own. The thread must be locked.
 func disarm(s Spec) error {
+	var kept uint32
+	if s.Users != nil && s.User == 0 {
+		kept = rootPowers
+	}
 	for c := uintptr(0); c <= 63; c++ {
+		if c < 32 && kept&(1<<c) != 0 {
+			continue
+		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
 			break // the last one that the kernel knows was before
 		} else if s.Rules != nil && errors.Is(err, unix.EPERM) {
@@ -20,7 +32,7 @@ func disarm(s Spec) error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
-	if s.User != 0 {
+	if s.User != 0 || s.Users != nil {
 		if err := become(s.User, s.Group); err != nil {
 			return fmt.Errorf("become user %d: %w", s.User, err)
 		}
@@ -28,8 +40,8 @@ func disarm(s Spec) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+	left := [2]unix.CapUserData{{Effective: kept, Permitted: kept}}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &left[0]); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -41,7 +53,7 @@ func disarm(s Spec) error {
 	if err := landlock(s); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
-	if err := install(filter()); err != nil {
+	if err := install(filter(kept != 0)); err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
 	return nil
@@ -65,7 +77,7 @@ func limit(s Spec) error {
 		return nil
 	}
 	n := s.PIDs
-	if s.User == 0 { // the first process is of the same user, and counts
+	if s.User == 0 && s.Users == nil { // the first process is of the same user, and counts
 		n += Threads(1) + spare + s.Others
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {

@@ -32,6 +32,8 @@ type Spec struct {
 	// User and Group, if User is not 0, are who to become; else it stays who it is.
 	User  int `json:"user,omitempty"`
 	Group int `json:"group,omitempty"`
+	// Users, if set, are those that the program may become, itself one of them, 0 too. Its process begins as their root (Child).
+	Users *Users `json:"users,omitempty"`
 	// PIDs is how many processes and threads there may be at a time; 0: no limit. Others is how many there are that
 	// count, but are not the program's.
 	PIDs   uint64 `json:"pids,omitempty"`
@@ -42,6 +44,20 @@ type Spec struct {
 	Roles string `json:"roles"`
 	// Loader, if set, is what starts it, inside: it is a dynamic program of another root. Its libraries are beside it.
 	Loader string `json:"loader,omitempty"`
+}
+
+// Users gives a program users and groups: 0 to Count-1 are First and following where its init is.
+type Users struct {
+	First int `json:"first"`
+	Count int `json:"count"`
+}
+
+// Outside is what the program's user is called where its init is; false if that is who init is.
+func (s *Spec) Outside() (int, bool) {
+	if s.Users != nil {
+		return s.Users.First + s.User, true
+	}
+	return s.User, s.User != 0
 }
 
 // Bind makes a file or folder outside appear inside.

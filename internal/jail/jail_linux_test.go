@@ -51,7 +51,7 @@ func judge(t *testing.T, f []unix.SockFilter, arch, nr uint32, args ...uint64) u
 
 func TestFilter(t *testing.T) {
 	t.Parallel()
-	f := filter()
+	f := filter(false)
 	require.LessOrEqual(t, len(f), 4096) // BPF_MAXINSNS
 	refuse := func(e unix.Errno) uint32 { return unix.SECCOMP_RET_ERRNO | uint32(e) }
 	for _, nr := range append(refused[:len(refused):len(refused)], refusedHere...) {
@@ -86,6 +86,13 @@ func TestFilter(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, judge(t, f, c.arch, c.nr, c.args...), c.name)
 	}
+}
+
+func TestChrootIsForRootsAlone(t *testing.T) {
+	t.Parallel()
+	f := filter(true)
+	assert.EqualValues(t, unix.SECCOMP_RET_ALLOW, judge(t, f, arch, unix.SYS_CHROOT))
+	assert.NotEqualValues(t, unix.SECCOMP_RET_ALLOW, judge(t, f, arch, unix.SYS_PIVOT_ROOT))
 }
 
 func TestMapped(t *testing.T) {

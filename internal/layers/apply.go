@@ -27,9 +27,30 @@ type Limits struct {
 	Entries int   // 1,000,000
 	Names   int64 // bytes of names held in memory while a layer is unpacked; 64 MiB
 	Layers  int   // 256
-	// Owner is who all shall belong to; 0: who runs this program. KeepOwners: those that the layers name; both take root.
+	// Owner is who all shall belong to; 0: who runs this program. KeepOwners: those that the layers name, each higher by FirstUser, if that is
+	// not 0; then of more than Users the rest is the last but one, who is nobody by custom. All take root.
 	Owner      int
 	KeepOwners bool
+	FirstUser  int
+}
+
+// Users is how many users and groups there are from FirstUser on.
+const Users = 1 << 16
+
+// root is who owns what no layer speaks of; 0: who runs this program.
+func (l *Limits) root() int {
+	if l.KeepOwners {
+		return l.FirstUser
+	}
+	return l.Owner
+}
+
+// user is what a user or group of a layer is called on this machine.
+func (l *Limits) user(n int) int {
+	if l.FirstUser != 0 && (n < 0 || n >= Users) {
+		n = Users - 2
+	}
+	return l.FirstUser + n
 }
 
 func (l Limits) withDefaults() Limits {
@@ -307,9 +328,18 @@ func (a *applier) parents(entry, dir string) error {
 	if dir == "." {
 		return nil
 	}
+	var made []string
+	for d := dir; a.limit.root() != 0 && d != "."; d = path.Dir(d) {
+		if _, err := a.root.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
 	err := a.root.MkdirAll(dir, 0o755)
-	if err == nil && a.limit.Owner != 0 {
-		err = a.root.Lchown(dir, a.limit.Owner, a.limit.Owner)
+	for _, d := range made {
+		if err == nil {
+			err = a.root.Lchown(d, a.limit.root(), a.limit.root())
+		}
 	}
 	if err == nil {
 		return nil
@@ -405,7 +435,7 @@ func (a *applier) file(h *tar.Header, name string, body io.Reader) (err error) {
 func (a *applier) give(h *tar.Header, name string) error {
 	switch {
 	case a.limit.KeepOwners:
-		return a.root.Lchown(name, h.Uid, h.Gid)
+		return a.root.Lchown(name, a.limit.user(h.Uid), a.limit.user(h.Gid))
 	case a.limit.Owner != 0:
 		return a.root.Lchown(name, a.limit.Owner, a.limit.Owner)
 	}

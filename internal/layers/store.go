@@ -143,8 +143,8 @@ func (s *Store) make(ctx context.Context, dir string, all []Layer) error {
 	if err == nil {
 		err = syncAll(tmp) // before it has a name by which it is taken for whole
 	}
-	if err == nil && s.limit.Owner != 0 {
-		err = os.Chown(tmp, s.limit.Owner, s.limit.Owner)
+	if root := s.limit.root(); err == nil && root != 0 {
+		err = os.Chown(tmp, root, root)
 	}
 	if err == nil {
 		err = os.Chmod(tmp, 0o755)

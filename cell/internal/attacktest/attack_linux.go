@@ -78,6 +78,10 @@ func attack(name, arg string) (string, error) {
 		return "done", os.Rename(from, to)
 	case "replace": // the lifecycle program and its states, by this program, if the folder can be put aside
 		return "done", replace(arg)
+	case "chown":
+		return "done", chown(arg)
+	case "address":
+		return "done", loopbackDown()
 	case "kill":
 		return "done", syscall.Kill(n, syscall.SIGKILL)
 	case "processes":
@@ -205,6 +209,20 @@ func attack(name, arg string) (string, error) {
 		<-time.After(time.Hour)
 	}
 	return "", fmt.Errorf("no attack %q", name)
+}
+
+// loopbackDown takes the network of this process its loopback.
+func loopbackDown() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r)
 }
 
 // replace puts a program of the container in the place of the lifecycle program, under all its names.
