@@ -223,6 +223,11 @@ func CheckID(id string) error {
 
 var errBadID = errors.New("not a valid id")
 
+// FirstUser is the first user and group of a machine whom nobody has there, for images that have 65,536 of their own (sandbox.Config.FirstUser,
+// containerd.Config.FirstUser, oci.RootsConfig.FirstUser), where nothing else is said: the first number above those that
+// systemd gives to containers (https://systemd.io/UIDS-GIDS).
+const FirstUser = 0x70000000
+
 // ImageRoots gives a Runtime the root filesystems of the images that it runs. droplet/oci.Roots is one. Its methods may be called by
 // any number of goroutines.
 type ImageRoots interface {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,10 +40,11 @@ func outerPID(init, process int) int {
 }
 
 // What init hands to the role enter: enteredFD, on which that answers; jailFD, the file with what it shall see; and, for a terminal,
-// enterLineFD, the line.
+// builtFD, on which it says that it is here and hears that the root is there that init builds for it; and, for a terminal, enterLineFD, the line.
 const (
 	enteredFD = 3 + iota
 	jailFD
+	builtFD
 	enterLineFD
 )
 
@@ -80,7 +82,7 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	if spec.Rules != nil { // else nothing can outlive init
 		env.set(markEnv, r.state)
 	}
-	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd(), file.Fd()), Sys: spec.Child()}
+	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd(), file.Fd(), file.Fd()), Sys: spec.Child()}
 	args := []string{"enter"}
 	if spec.Built && spec.Loader != "" {
 		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
@@ -94,7 +96,11 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		attr.Files = append(attr.Files, line.Fd())
 		args = append(args, "-terminal", r.line.size)
 	}
-	r.main, err = syscall.ForkExec(self, append(args, r.args...), attr)
+	if args = append(args, r.args...); spec.Apart() {
+		r.main, err = forkApart(args, attr, spec)
+	} else {
+		r.main, err = syscall.ForkExec(self, args, attr)
+	}
 	_ = pw.Close()
 	if err != nil {
 		return 0, fmt.Errorf("start the role enter: %w", err)
@@ -121,7 +127,63 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	return code, errors.New(text)
 }
 
-// give makes pipes the user's who the process will be, so that it can open them by name, as /dev/stdout.
+// forkApart starts the role enter, by this very program, on a thread that then builds a root for it, and stays.
+func forkApart(args []string, attr *syscall.ProcAttr, spec jail.Spec) (pid int, err error) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for ever: its mounts are others, and its end would be the process's
+		pid, err = buildFor(args, attr, spec)
+		close(done)
+		if err == nil {
+			select {}
+		}
+	}()
+	<-done
+	return pid, err
+}
+
+func buildFor(args []string, attr *syscall.ProcAttr, spec jail.Spec) (pid int, err error) {
+	if err := jail.Leave(); err != nil {
+		return 0, err
+	}
+	self, err := os.Open("/proc/self/exe") // by its name its user might not reach it
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = self.Close() }()                           // it was only read
+	fd, err := unix.FcntlInt(self.Fd(), unix.F_DUPFD_CLOEXEC, 64) // above what the process gets
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	here := os.NewFile(uintptr(pair[0]), "built")
+	defer func() { _ = here.Close() }()
+	attr.Files[builtFD] = uintptr(pair[1])
+	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fd), args, attr)
+	_ = unix.Close(pair[1])
+	if err != nil {
+		return 0, err
+	}
+	if _, err := io.ReadFull(here, make([]byte, 1)); err != nil {
+		return pid, nil //nolint:nilerr // it has ended, and said why if it could
+	}
+	if err = jail.Build(spec); err == nil {
+		_, err = here.Write([]byte{'b'})
+	}
+	if err != nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_, _ = syscall.Wait4(pid, nil, 0, nil)
+		return 0, err
+	}
+	return pid, nil
+}
+
+// give makes pipes the user's who the process will be, so that it can open them by name, as /dev/stdout. Of several users each may
+// that has it.
 func give(files []uintptr, s *jail.Spec) error {
 	user, other := s.Outside()
 	if !other {
@@ -131,7 +193,12 @@ func give(files []uintptr, s *jail.Spec) error {
 		var st unix.Stat_t
 		err := unix.Fstat(int(fd), &st)
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-			err = unix.Fchown(int(fd), user, -1)
+			if s.Users != nil {
+				err = unix.Fchmod(int(fd), 0o666) // nobody else comes to it
+			}
+			if err == nil {
+				err = unix.Fchown(int(fd), user, -1)
+			}
 		}
 		if err != nil {
 			return err
@@ -153,6 +220,7 @@ func jailSpec(file *os.File) (s jail.Spec, err error) {
 func runEnter(args []string, _ func(error)) int {
 	closeOnExec(enteredFD)
 	closeOnExec(jailFD)
+	closeOnExec(builtFD)
 	say := os.NewFile(enteredFD, "init")
 	var terminal string
 	if len(args) > 1 && args[0] == "-terminal" {
@@ -167,6 +235,16 @@ func runEnter(args []string, _ func(error)) int {
 	if err != nil {
 		_, _ = fmt.Fprint(say, "enter: ", err)
 		return 1
+	}
+	if s.Apart() {
+		built := os.NewFile(builtFD, "built")
+		_, err := built.Write([]byte{'h'}) // all of this program was loaded, out of the machine's own root
+		if err == nil {
+			_, err = io.ReadFull(built, make([]byte, 1))
+		}
+		if err != nil {
+			return 1 // init says why there is no root
+		}
 	}
 	err = jail.Enter(s, args, func() error {
 		if terminal != "" {

@@ -11,10 +11,6 @@ import (
 // Isolation is the level of this cell, as cell.Resources names it.
 const Isolation = "containerd"
 
-// FirstUser is for Config.FirstUser, where nothing else is said: the first number above those that systemd gives to containers
-// (https://systemd.io/UIDS-GIDS).
-const FirstUser = 0x70000000
-
 // HostStack is the name of the stack that is this machine's own /usr, /bin, /sbin, /lib* and /etc.
 const HostStack = "host"
 
@@ -36,7 +32,7 @@ type Config struct {
 	// Images gives the root filesystems of images, such as those of droplet/oci; nil: none are run. Their files have the owners that the
 	// image names (oci.RootsConfig.KeepOwners), and programs its user, who must not be root unless there is FirstUser.
 	Images cell.ImageRoots
-	// FirstUser, if it is not 0, gives images users of their own: 0 to 65,535 of an image, and groups, are FirstUser and following of this machine,
+	// FirstUser, if it is not 0, such as cell.FirstUser, gives images users of their own: 0 to 65,535 of an image, and groups, are FirstUser and following of this machine,
 	// which nobody else should have there. Its root is nobody in particular outside then, and may do among
 	// the others what the start-up of most images does: give files away, and become another. Images must be unpacked for it
 	// (oci.RootsConfig.FirstUser). 0: they are those of the same number of this machine. Set it, or take it away, only while

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -112,11 +111,8 @@ const vcap = jail.Inside
 func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits()}
 	var err error
-	if c.FirstUser != 0 {
-		if c.FirstUser <= 0 || c.FirstUser > math.MaxUint32-2*users {
-			return nil, fmt.Errorf("Config.FirstUser is %d: give the first of %d users and groups that nobody has, such as FirstUser", c.FirstUser, users)
-		}
-		k.users = &jail.Users{First: c.FirstUser, Count: users}
+	if k.users, err = folder.ImageUsers(c.FirstUser); err != nil {
+		return nil, err
 	}
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, dir, c); err != nil {
@@ -194,9 +190,6 @@ func (k *kind) Owner(of *folder.Image) (int, bool) {
 	}
 	return k.firstUser() + of.UID, true
 }
-
-// users is how many there are in an image with users of its own.
-const users = 1 << 16
 
 // firstUser is what root of an image is called on this machine.
 func (k *kind) firstUser() int {

@@ -231,8 +231,8 @@ func TestUsersOfImages(t *testing.T) {
 	need(t)
 	dir := t.TempDir()
 	t.Cleanup(func() { empty(t, dir) })
-	attacktest.Users(t, containerd.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
-		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Images: roots, FirstUser: containerd.FirstUser})
+	attacktest.Users(t, cell.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Images: roots, FirstUser: cell.FirstUser})
 		require.NoError(t, err)
 		return r, func() { assert.NoError(t, r.Close()) }
 	})

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +22,12 @@ func (k *kind) Open(ctx context.Context, c folder.Place) error {
 			return err
 		}
 	}
-	if c.Image != nil {
-		if err := k.hasUser(c); err != nil {
+	if c.Image != nil && k.users != nil {
+		if err := folder.HasUser(c, k.users); err != nil {
 			return fmt.Errorf("image %s: %w", c.Spec.Image, err)
 		}
+	} else if c.Image != nil && c.Image.UID == 0 { // it would be the machine's
+		return fmt.Errorf("image %s: its user is root: %w by this cell: give another user, or set Config.FirstUser", c.Spec.Image, errors.ErrUnsupported)
 	}
 	mounted, err := mountsBelow(c.Dir)
 	if err != nil {
@@ -48,28 +49,6 @@ func (k *kind) Open(ctx context.Context, c folder.Place) error {
 		}
 	}
 	return k.disks.trim(c)
-}
-
-// hasUser refuses the user of an image whom there cannot be here.
-func (k *kind) hasUser(c folder.Place) error {
-	if k.users == nil {
-		if c.Image.UID == 0 { // it would be the machine's, and could write to what its keeper believes
-			return fmt.Errorf("its user is root: %w by this cell: give another user, or set Config.FirstUser", errors.ErrUnsupported)
-		}
-		return nil
-	}
-	if n := max(c.Image.UID, c.Image.GID); n >= k.users.Count {
-		return fmt.Errorf("its user or group is number %d: %w by this cell: its images have 0 to %d", n, errors.ErrUnsupported, k.users.Count-1)
-	}
-	info, err := os.Stat(c.Image.Dir)
-	if err != nil {
-		return err
-	}
-	if owner := int(info.Sys().(*syscall.Stat_t).Uid); owner < k.users.First || owner >= k.users.First+k.users.Count {
-		return fmt.Errorf("its files belong to user %d of this machine, and this cell's images begin with user %d: set FirstUser where they are unpacked, "+
-			"as oci.RootsConfig has it, and take another folder for them", owner, k.users.First)
-	}
-	return nil
 }
 
 // mountsBelow lists what is mounted below a folder, in the order of mounting.

@@ -50,7 +50,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 	}
 	base := filepath.Join(c.Dir, baseDir)
 	if c.Image != nil {
-		base, err = folder.ImageRoot(c), makePlaces(c, k.firstUser())
+		base, err = folder.ImageRoot(c), makePlaces(c)
 	} else {
 		err = k.makeBase(base, st)
 	}
@@ -124,8 +124,8 @@ const ownDir = "own"
 
 // makePlaces makes what is mounted on in the root of an image, which may hold anything, and takes links away in whose place something is
 // mounted. What keeper and inits go by is mounted, and so are the folders above it up to the root: else who may write there puts
-// another in its place, which the keeper runs with its own powers. What is not there belongs to owner then.
-func makePlaces(c folder.Place, owner int) error {
+// another in its place, which the keeper runs with its own powers.
+func makePlaces(c folder.Place) error {
 	own := filepath.Join(c.Dir, ownDir)
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return err
@@ -150,15 +150,6 @@ func makePlaces(c folder.Place, owner int) error {
 			if err := root.Remove(name); err != nil {
 				return err
 			}
-		}
-	}
-	for _, name := range []string{"etc", "run"} {
-		err := root.Mkdir(name, 0o755)
-		if err == nil {
-			err = root.Lchown(name, owner, owner)
-		}
-		if err != nil && !os.IsExist(err) {
-			return err
 		}
 	}
 	if err := root.MkdirAll(at, 0o755); err != nil {

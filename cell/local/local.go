@@ -33,6 +33,8 @@ type Config struct {
 	Share []string
 	// Images gives the root filesystems of images; nil: none are run. It needs sandbox.Namespaces (see sandbox.Config.Images).
 	Images cell.ImageRoots
+	// FirstUser gives images users of their own, as root only (see sandbox.Config.FirstUser).
+	FirstUser int
 	// Path is the PATH on which tools of this machine are looked up. Where the machine's files are not
 	// all seen, it is cut to the folders that are (Cell.Path). "": the usual folders.
 	Path string
@@ -70,7 +72,7 @@ func Open(ctx context.Context, c Config) (*Cell, error) {
 	out := &Cell{}
 	shown, hidden := sandbox.Visible(filepath.SplitList(c.Path), c.Share)
 	out.Path, out.Hidden = strings.Join(shown, string(os.PathListSeparator)), hidden
-	conf := sandbox.Config{Dir: c.Dir, Share: c.Share, Images: c.Images, AtLeast: c.Isolation, Logger: c.Logger}
+	conf := sandbox.Config{Dir: c.Dir, Share: c.Share, Images: c.Images, FirstUser: c.FirstUser, AtLeast: c.Isolation, Logger: c.Logger}
 	if out.Path != "" {
 		conf.Env = []string{"PATH=" + out.Path}
 	}

@@ -43,8 +43,12 @@ type Config struct {
 	Stacks []Stack
 	// Images gives the root filesystems of images, such as those of droplet/oci; nil: none are run. All files of an image belong to the
 	// user whom its programs are, be it root; there is no other inside. Where this program is root they have to be Config.User's
-	// (oci.RootsConfig.Owner), and images whose user is root are refused. It needs Namespaces, and overlays (Linux 5.11) over Dir.
+	// (oci.RootsConfig.Owner), and images whose user is root are refused, unless there is FirstUser. It needs Namespaces, and
+	// overlays (Linux 5.11) over Dir.
 	Images cell.ImageRoots
+	// FirstUser, if it is not 0, such as cell.FirstUser, gives images users of their own, as containerd.Config's does, and needs what that
+	// needs. It takes root (MayGiveUsers).
+	FirstUser int
 	// Share names files and folders of this machine that every container sees, read-only, at their own
 	// place: a toolchain in /opt, for instance.
 	Share []string

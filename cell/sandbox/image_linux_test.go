@@ -104,3 +104,20 @@ func TestImages(t *testing.T) {
 		return r, func() { assert.NoError(t, r.Close()) }
 	})
 }
+
+func TestUsersOfImages(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	if os.Geteuid() != 0 {
+		_, err := sandbox.New(t.Context(), sandbox.Config{Dir: t.TempDir(), Program: prog, FirstUser: cell.FirstUser})
+		require.ErrorContains(t, err, "takes root")
+		return
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() { empty(t, dir) })
+	attacktest.Users(t, cell.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+		r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Images: roots, FirstUser: cell.FirstUser})
+		require.NoError(t, err)
+		return r, func() { assert.NoError(t, r.Close()) }
+	})
+}

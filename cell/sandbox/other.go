@@ -23,6 +23,9 @@ func unsupported() error {
 // New returns an error that wraps errors.ErrUnsupported.
 func New(context.Context, Config) (*Runtime, error) { return nil, unsupported() }
 
+// MayGiveUsers returns false.
+func MayGiveUsers(int) bool { return false }
+
 // Create implements cell.Runtime.
 func (*Runtime) Create(context.Context, cell.Creation) (cell.Container, error) {
 	return nil, unsupported()

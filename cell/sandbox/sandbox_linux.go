@@ -107,7 +107,8 @@ type kind struct {
 	*folder.Groups // nil: there are none
 	stack.Offer
 	dir     string
-	user    int // of this machine; 0: who runs this program
+	user    int         // of this machine; 0: who runs this program
+	users   *jail.Users // of images; nil: the one
 	network *network
 	// overlays tells that layers and images are shown by them; else layers are copied. Set before the kind is used.
 	overlays bool
@@ -137,11 +138,24 @@ func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 		k.user = Nobody
 	} // else root is in a container of its own, and as good as any user
 	var err error
+	if k.users, err = folder.ImageUsers(c.FirstUser); err != nil {
+		return nil, err
+	}
+	if k.users != nil && !MayGiveUsers(k.users.First) {
+		return nil, fmt.Errorf("Config.FirstUser is %d: to give images users takes root of this machine, with all its users: leave it 0", c.FirstUser)
+	}
 	if k.network, err = newNetwork(dir, k.user, c); err != nil {
 		return nil, err
 	}
 	k.Offer, err = stack.NewOffer(ctx, c.Stacks, HostStack, c.Share, c.Images)
 	return k, err
+}
+
+// MayGiveUsers tells whether this program can give images users of their own, the first being that one of this machine (Config.FirstUser):
+// whether it is root, and not of a container that has fewer.
+func MayGiveUsers(first int) bool {
+	users, err := folder.ImageUsers(first)
+	return err == nil && users != nil && os.Geteuid() == 0 && jail.Mapped(Nobody) && jail.MappedAll(users.First, users.Count)
 }
 
 // The folders below Config.Dir, beside those of package folder.
@@ -179,7 +193,12 @@ func (k *kind) Describe(r *cell.Resources) {
 }
 
 // Owner implements folder.Kind.
-func (k *kind) Owner(*folder.Image) (int, bool) { return k.user, k.user != 0 }
+func (k *kind) Owner(of *folder.Image) (int, bool) {
+	if of != nil && k.users != nil {
+		return k.users.First + of.UID, true
+	}
+	return k.user, k.user != 0
+}
 
 // Path implements folder.Kind. With a root of their own, paths are what they are.
 func (k *kind) Path(root, p string) string {
@@ -280,7 +299,7 @@ func (k *kind) keeper(ctx context.Context, prog *lifecycle.Program, c folder.Pla
 	}
 	n := jail.Namespaces{Outside: k.user, UID: jail.Inside, GID: jail.Inside, Network: addr.IsValid(), Mounts: mounts != ""}
 	if c.Image != nil {
-		n.UID, n.GID = c.Image.UID, c.Image.GID
+		n.UID, n.GID, n.Users = c.Image.UID, c.Image.GID, k.users
 	}
 	attr := n.Attr()
 	flags, err := k.Enter(c, roles, attr)
@@ -307,12 +326,16 @@ const mountsFile = "mounts.json"
 
 // mounts writes down what the keeper of a container is to mount; "": nothing.
 func (k *kind) mounts(c folder.Place) (file string, err error) {
-	all, err := folder.Overlays(c, k.user, k.user)
+	root := k.user
+	if k.users != nil {
+		root = k.users.First
+	}
+	all, err := folder.Overlays(c, k.user, root)
 	if err != nil || len(all) == 0 {
 		return "", err
 	}
 	for i := range all {
-		if all[i].Owner != 0 {
+		if all[i].Owner == k.user && k.user != 0 {
 			all[i].Owner = jail.Inside // as the keeper calls it
 		}
 	}
@@ -355,8 +378,12 @@ func others(keeper lifecycle.Keeper, c folder.Place) uint64 {
 
 // Open implements folder.Engine.
 func (k *kind) Open(_ context.Context, c folder.Place) error {
-	if c.Image != nil && k.user != 0 && c.Image.UID == 0 {
-		return fmt.Errorf("image %s: its user is root: %w where the program of the cell is root: run that as an ordinary user, or give another user", c.Spec.Image, errors.ErrUnsupported)
+	if c.Image != nil && k.users != nil {
+		if err := folder.HasUser(c, k.users); err != nil {
+			return fmt.Errorf("image %s: %w", c.Spec.Image, err)
+		}
+	} else if c.Image != nil && k.user != 0 && c.Image.UID == 0 {
+		return fmt.Errorf("image %s: its user is root: %w where the program of the cell is root: run that as an ordinary user, give another user, or set Config.FirstUser", c.Spec.Image, errors.ErrUnsupported)
 	}
 	return k.network.open(c)
 }
@@ -472,7 +499,7 @@ func (k *kind) jail(prog *lifecycle.Program, c folder.Place, s folder.Start) (ja
 func (k *kind) jailImage(prog *lifecycle.Program, c folder.Place, s folder.Start) jail.Spec {
 	j := jail.Spec{Mount: filepath.Join(k.dir, mountDir), Image: folder.ImageRoot(c), Hostname: "dewpoint", Dir: s.Dir, Roles: stack.ProgramPath}
 	if k.user != 0 {
-		j.User, j.Group = c.Image.UID, c.Image.GID
+		j.User, j.Group, j.Users = c.Image.UID, c.Image.GID, k.users
 	}
 	if s.Spec.PIDs > 0 && jail.CountsProcesses() {
 		j.PIDs = uint64(s.Spec.PIDs)

@@ -30,7 +30,7 @@ func openCell(ctx context.Context, o *options) (*local.Cell, error) {
 		return openContainerd(ctx, o, roots)
 	}
 	c, err := local.Open(ctx, local.Config{
-		Dir: filepath.Join(o.data, "cell"), Isolation: cells[o.cell], Share: o.share, Images: roots, Path: os.Getenv("PATH"),
+		Dir: filepath.Join(o.data, "cell"), Isolation: cells[o.cell], Share: o.share, Images: roots, FirstUser: firstUser(), Path: os.Getenv("PATH"),
 	})
 	if err != nil {
 		return nil, usagef("-cell: %w", err)
@@ -38,8 +38,15 @@ func openCell(ctx context.Context, o *options) (*local.Cell, error) {
 	return c, nil
 }
 
-// openRoots opens the folder of the images' root filesystems, if an image is pushed. Each kind of cell has its own: their files
-// belong to others.
+// firstUser is the first of the users of images, as root; else 0: they have one, who is this user.
+func firstUser() int {
+	if sandbox.MayGiveUsers(cell.FirstUser) {
+		return cell.FirstUser
+	}
+	return 0
+}
+
+// openRoots opens the folder of the images' root filesystems, if an image is pushed.
 func openRoots(o *options) (cell.ImageRoots, error) {
 	if o.image == "" {
 		return nil, nil
@@ -49,11 +56,8 @@ func openRoots(o *options) (cell.ImageRoots, error) {
 		return nil, err
 	}
 	conf := oci.RootsConfig{Dir: filepath.Join(o.data, "images")}
-	switch {
-	case o.cell == containerd.Isolation:
-		conf = oci.RootsConfig{Dir: filepath.Join(o.data, "images-containerd"), KeepOwners: true}
-	case os.Geteuid() == 0:
-		conf.Owner = sandbox.Nobody
+	if first := firstUser(); first != 0 {
+		conf = oci.RootsConfig{Dir: filepath.Join(o.data, "images-users"), KeepOwners: true, FirstUser: first}
 	}
 	roots, err := c.Roots(conf)
 	if err != nil {
@@ -62,14 +66,11 @@ func openRoots(o *options) (cell.ImageRoots, error) {
 	return roots, nil
 }
 
-// rootInside tells whether programs of images may be root inside: that is this user, or nobody at all, outside.
-func rootInside(o *options) bool { return o.cell != containerd.Isolation && os.Geteuid() != 0 }
-
 // openContainerd opens the cell of a containerd: the given one, or one that is started and ends with this program.
 func openContainerd(ctx context.Context, o *options, roots cell.ImageRoots) (*local.Cell, error) {
 	shown, hidden := sandbox.Visible(filepath.SplitList(os.Getenv("PATH")), o.share)
 	path := strings.Join(shown, string(os.PathListSeparator))
-	r, err := containerd.New(ctx, containerd.Config{Dir: filepath.Join(o.data, "cell-containerd"), Socket: o.socket, Share: o.share, Images: roots, Env: []string{"PATH=" + path}})
+	r, err := containerd.New(ctx, containerd.Config{Dir: filepath.Join(o.data, "cell-containerd"), Socket: o.socket, Share: o.share, Images: roots, FirstUser: firstUser(), Env: []string{"PATH=" + path}})
 	if err != nil {
 		return nil, usagef("-cell: %w", err)
 	}

@@ -73,17 +73,21 @@ func imageWith(t *testing.T, programs map[string]string, config v1.Config) strin
 	return ref.String()
 }
 
-// shellOfMachine is its shell with the libraries that it loads.
-func shellOfMachine(t *testing.T) map[string]string {
+// ofMachine are programs of this machine, in /bin, with the libraries that they load.
+func ofMachine(t *testing.T, programs ...string) map[string]string {
 	t.Helper()
-	out, err := exec.Command("ldd", "/bin/sh").CombinedOutput()
-	if err != nil && !strings.Contains(string(out), "not a dynamic") {
-		needs.Missing(t, "the libraries of this machine's /bin/sh cannot be told: "+err.Error())
-	}
-	files := map[string]string{"bin/sh": "/bin/sh"}
-	for word := range strings.FieldsSeq(string(out)) {
-		if filepath.IsAbs(word) {
-			files[word[1:]] = word
+	files := map[string]string{}
+	for _, name := range programs {
+		path := needs.Tool(t, name)
+		files["bin/"+name] = path
+		out, err := exec.Command("ldd", path).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "not a dynamic") {
+			needs.Missing(t, "the libraries of "+path+" cannot be told: "+err.Error())
+		}
+		for word := range strings.FieldsSeq(string(out)) {
+			if filepath.IsAbs(word) {
+				files[word[1:]] = word
+			}
 		}
 	}
 	return files
@@ -129,22 +133,42 @@ func TestAnImageIsPushed(t *testing.T) {
 	})
 }
 
+// Root inside is this user outside or, of a program of root, nobody in particular.
 func TestImagesOfRoot(t *testing.T) {
 	kinds(t, func(t *testing.T, kind, _ string) {
 		if kind == "process" {
 			return
 		}
 		image, data := imageOf(t, ""), t.TempDir()
-		status, out, errs := pushed(t, "-data", data, "-image", image, "-cell", kind, "-memory", "64M", "-once")
-		if kind == "sandbox" && os.Geteuid() != 0 { // root inside is this user outside
+		for _, user := range []string{"", "77"} {
+			status, out, errs := pushed(t, "-data", data, "-image", image, "-user", user, "-cell", kind, "-memory", "64M", "-once")
 			require.Zero(t, status, "%s%s", out, errs)
-		} else {
-			assert.NotZero(t, status)
-			assert.Contains(t, errs, "-user", "the cure")
 		}
-		status, out, errs = pushed(t, "-data", data, "-image", image, "-user", "77", "-cell", kind, "-memory", "64M", "-once")
-		require.Zero(t, status, "%s%s", out, errs)
 		nothingLeft(t, data)
+	})
+}
+
+// An image whose start-up, as root, gives a folder to another user, becomes that and writes its log to /dev/stdout.
+func TestAnImageThatChangesItsUser(t *testing.T) {
+	exe, err := hello()
+	require.NoError(t, err)
+	files := ofMachine(t, "sh", "mkdir", "chown", "setpriv", "id")
+	files["bin/hello"] = exe
+	image := imageWith(t, files, v1.Config{Entrypoint: []string{"sh", "-ec", `mkdir -p /srv/cache && chown 101:102 /srv/cache
+		exec setpriv --reuid=101 --regid=102 --clear-groups sh -ec 'echo kept > /srv/cache/f; echo "now user $(id -u) of $(id -G)" > /dev/stdout; exec hello'`},
+		Env: []string{"PATH=/bin"}})
+	kinds(t, func(t *testing.T, kind, _ string) {
+		if kind == "process" {
+			return
+		}
+		status, out, errs := pushed(t, "-data", t.TempDir(), "-image", image, "-cell", kind, "-memory", "64M", "-once")
+		if os.Geteuid() != 0 { // there is no other user
+			assert.NotZero(t, status)
+			assert.Contains(t, errs, "give the user that it would change to")
+			return
+		}
+		require.Zero(t, status, "%s%s", out, errs)
+		assert.Contains(t, out, "[APP/PROC/WEB/0] OUT now user 101 of 102\n")
 	})
 }
 
@@ -202,7 +226,7 @@ func TestImagesLiveAsDropletsDo(t *testing.T) {
 func TestCommandsInImages(t *testing.T) {
 	exe, err := hello()
 	require.NoError(t, err)
-	files := shellOfMachine(t)
+	files := ofMachine(t, "sh")
 	files["srv/bin/hello"] = exe
 	whole := imageWith(t, files, v1.Config{Entrypoint: []string{"hello"}, Cmd: []string{"a b"}, User: "1000", WorkingDir: "/srv/work", Env: []string{"PATH=/srv/bin", "WHO=image"}})
 	bare := imageWith(t, map[string]string{"hello": exe}, v1.Config{Entrypoint: []string{"/hello"}, User: "1000"})

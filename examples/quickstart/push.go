@@ -135,7 +135,7 @@ func assemble(o *options, c *local.Cell, blobs *blob.Dir, journal state.Journal)
 	}
 	return dewpoint.New(dewpoint.Config{
 		Images:     images,
-		RootImages: rootInside(o),
+		RootImages: true, // root inside is this user outside, or nobody in particular
 		Blobs:      blobs,
 		Runtime:    c,
 		Journal:    journal,

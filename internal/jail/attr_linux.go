@@ -23,6 +23,8 @@ type Namespaces struct {
 	UID, GID int  // inside
 	Network  bool // there is one of its own, in which there is nothing yet
 	Mounts   bool // there may be others than this program's
+	// Users, with Outside, is who the program and what it starts may be instead of that one user; First is the machine's number.
+	Users *Users
 }
 
 // Attr is how the first process is started.
@@ -33,6 +35,11 @@ func (n Namespaces) Attr() *syscall.SysProcAttr {
 	}
 	if n.Mounts {
 		attr.Cloneflags |= unix.CLONE_NEWNS
+	}
+	if n.Outside != 0 && n.Users != nil {
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: n.Users.First, HostID: n.Users.First, Size: n.Users.Count}}
+		attr.GidMappings, attr.GidMappingsEnableSetgroups = attr.UidMappings, true
+		return attr
 	}
 	if n.Outside != 0 {
 		ids := func(inside int) []syscall.SysProcIDMap {
@@ -70,7 +77,7 @@ func (s *Spec) Child() *syscall.SysProcAttr {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: s.Users.First, Size: s.Users.Count}}
 		attr.GidMappings, attr.GidMappingsEnableSetgroups, attr.Credential = attr.UidMappings, true, &syscall.Credential{}
 	}
-	if s.Rules == nil && !s.Built {
+	if s.Rules == nil && !s.Built && s.Users == nil {
 		attr.Unshareflags = unix.CLONE_NEWNS
 	}
 	return attr
@@ -82,7 +89,10 @@ func Guard() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
 // Mapped tells whether there is a user and group of this number where this program runs: in a container
 // there may be few.
-func Mapped(id int) bool {
+func Mapped(id int) bool { return MappedAll(id, 1) }
+
+// MappedAll is Mapped for so many, the first being id.
+func MappedAll(id, count int) bool {
 	for _, file := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -92,7 +102,7 @@ func Mapped(id int) bool {
 		for l := range strings.Lines(string(b)) {
 			var first, to, n int
 			_, err := fmt.Sscan(l, &first, &to, &n)
-			found = found || err == nil && id >= first && id-first < n
+			found = found || err == nil && id >= first && id-first+count <= n
 		}
 		if !found {
 			return false

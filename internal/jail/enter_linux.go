@@ -22,14 +22,9 @@ func Enter(s Spec, args []string, ready func() error) error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o600); err != nil && s.Built {
 		return err
 	}
-	if !s.Built && s.Rules == nil {
-		if err := build(s); err != nil {
-			return fmt.Errorf("root of the container: %w", err)
-		}
-	}
-	if s.Hostname != "" {
-		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
-			return fmt.Errorf("hostname: %w", err)
+	if !s.Apart() && !s.Built && s.Rules == nil {
+		if err := Build(s); err != nil {
+			return err
 		}
 	}
 	if err := disarm(s); err != nil {
@@ -78,7 +73,32 @@ func find(s Spec, args []string) (string, []string, error) {
 	return "", nil, &ProgramError{127, args[0] + ": not found"}
 }
 
-// build makes the root and goes there.
+// Leave gives this thread, which must be locked, mounts of its own, and shows there the processes of its namespace. They are what
+// Build needs, and who starts a program Apart before.
+func Leave() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("mounts of its own: %w", err)
+	}
+	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	return mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+// Build makes the root, and takes there whoever shares this thread's mounts.
+func Build(s Spec) error {
+	if err := build(s); err != nil {
+		return fmt.Errorf("root of the container: %w", err)
+	}
+	if s.Hostname == "" {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+		return fmt.Errorf("hostname: %w", err)
+	}
+	return nil
+}
+
 func build(s Spec) error {
 	if s.Image != "" {
 		return buildImage(s)

@@ -60,6 +60,10 @@ func (s *Spec) Outside() (int, bool) {
 	return s.User, s.User != 0
 }
 
+// Apart tells whether somebody else than the program's process has to build its root: as one of Users it has not the powers. It is
+// there before, as nothing is run by its name in a root that others may change.
+func (s *Spec) Apart() bool { return s.Users != nil && !s.Built }
+
 // Bind makes a file or folder outside appear inside.
 type Bind struct {
 	From string `json:"from"`

@@ -316,7 +316,8 @@ func TestOwners(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for _, h := range []tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8}, {Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 9, Gid: 10},
-			{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd", Uid: 11, Gid: 12}, {Name: "implied/g", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 13}} {
+			{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd", Uid: 11, Gid: 12}, {Name: "implied/too/g", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 13},
+			{Name: "d/many", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 65535, Gid: 65536}} {
 			require.NoError(t, w.WriteHeader(&h))
 		}
 		require.NoError(t, w.Close())
@@ -327,8 +328,10 @@ func TestOwners(t *testing.T) {
 		want   map[string][2]uint32
 	}{
 		"mine":   {Limits{}, map[string][2]uint32{"d": {0, 0}, "d/f": {0, 0}, "d/l": {0, 0}, "implied": {0, 0}}},
-		"one's":  {Limits{Owner: 65534}, map[string][2]uint32{".": {65534, 65534}, "d": {65534, 65534}, "d/f": {65534, 65534}, "d/l": {65534, 65534}, "implied": {65534, 65534}}},
-		"theirs": {Limits{KeepOwners: true}, map[string][2]uint32{".": {0, 0}, "d": {7, 8}, "d/f": {9, 10}, "d/l": {11, 12}, "implied": {0, 0}, "implied/g": {13, 0}}},
+		"one's":  {Limits{Owner: 65534}, map[string][2]uint32{".": {65534, 65534}, "d": {65534, 65534}, "d/f": {65534, 65534}, "d/l": {65534, 65534}, "implied": {65534, 65534}, "implied/too": {65534, 65534}}},
+		"theirs": {Limits{KeepOwners: true}, map[string][2]uint32{".": {0, 0}, "d": {7, 8}, "d/f": {9, 10}, "d/l": {11, 12}, "implied": {0, 0}, "implied/too/g": {13, 0}, "d/many": {65535, 65536}}},
+		"theirs, of users of their own": {Limits{KeepOwners: true, FirstUser: 1 << 30}, map[string][2]uint32{".": {1 << 30, 1 << 30}, "d": {1<<30 + 7, 1<<30 + 8}, "d/l": {1<<30 + 11, 1<<30 + 12},
+			"implied": {1 << 30, 1 << 30}, "implied/too": {1 << 30, 1 << 30}, "implied/too/g": {1<<30 + 13, 1 << 30}, "d/many": {1<<30 + 65535, 1<<30 + 65534}}},
 	} {
 		s, err := Open(t.TempDir(), c.limits)
 		require.NoError(t, err)

@@ -36,11 +36,36 @@ func Overlays(c Place, owner, rootOwner int) ([]overlay.Overlay, error) {
 	for i := range all {
 		dir := filepath.Join(c.Dir, OverlayDir, strconv.Itoa(i))
 		all[i].Upper, all[i].Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-		if err := prepare(all[i]); err != nil {
+		_, old := os.Lstat(all[i].Upper)
+		err := prepare(all[i])
+		if err == nil && old != nil && all[i].At == imageRoot {
+			err = places(all[i])
+		}
+		if err != nil {
 			return nil, fmt.Errorf("layers at %s: %w", all[i].At, err)
 		}
 	}
 	return all, nil
+}
+
+// places makes the folders of a root in which the cell puts something, where the image lacks them: they are its root's, as if that had
+// made them.
+func places(o overlay.Overlay) error {
+	for _, name := range []string{"etc", "run"} {
+		if _, err := os.Lstat(filepath.Join(o.Lower[0], name)); err == nil {
+			continue
+		}
+		name = filepath.Join(o.Upper, name)
+		if err := os.Mkdir(name, 0o755); err != nil {
+			return err
+		}
+		if o.Owner != 0 {
+			if err := os.Chown(name, o.Owner, o.Owner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func prepare(o overlay.Overlay) error {
