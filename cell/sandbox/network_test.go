@@ -127,7 +127,7 @@ func TestAttackTheNetwork(t *testing.T) {
 		[2]string{"dial=tcp:" + netip.AddrPortFrom(own, everywhere.Port()).String(), no},
 		[2]string{"dial=tcp:" + other.Info().Addresses[0].Host, no},
 		[2]string{"dial=tcp:169.254.169.254:80", no},
-		[2]string{"dial=tcp:[::1]:" + "80", no},
+		[2]string{"dial=tcp:[::1]:81", no},
 		[2]string{"dial=tcp:[2001:db8::1]:80", no},
 	)
 	_, err := c.Info().Addresses[1].Dial(t.Context())

@@ -217,7 +217,7 @@ func loopbackDown() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }() // only for its call
 	r, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
