@@ -39,8 +39,8 @@ func outerPID(init, process int) int {
 	return 0
 }
 
-// What init hands to the role enter: enteredFD, on which that answers; jailFD, the file with what it shall see; and, for a terminal,
-// builtFD, on which it says that it is here and hears that the root is there that init builds for it; and, for a terminal, enterLineFD, the line.
+// What init hands to the role enter: enteredFD, on which that answers; jailFD, a file with what it shall see; builtFD, on which one that is
+// Apart says that it is here, and hears that its root is there; and, for a terminal, enterLineFD, the line.
 const (
 	enteredFD = 3 + iota
 	jailFD
@@ -66,23 +66,31 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 		return 0, err
 	}
 	defer pr.Close()
-	file, err := os.Open(r.jail)
+	b, err := os.ReadFile(r.jail)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = file.Close() }() // it was only read
-	spec, err := jailSpec(file)
-	if err != nil {
+	var spec jail.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
 		return 0, err
 	}
 	if err := give(files, &spec); err != nil {
 		return 0, fmt.Errorf("give the process its outputs: %w", err)
 	}
-	env := environ(os.Environ())
+	env, own := r.env, []string{}
 	if spec.Rules != nil { // else nothing can outlive init
 		env.set(markEnv, r.state)
+		own = append(own, markEnv+"="+r.state)
 	}
-	attr := &syscall.ProcAttr{Env: env, Files: append(files, pw.Fd(), file.Fd(), file.Fd()), Sys: spec.Child()}
+	for _, kv := range env {
+		spec.Env = append(spec.Env, []byte(kv))
+	}
+	told, err := tell(spec)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = told.Close() }() // the role has it
+	attr := &syscall.ProcAttr{Env: own, Files: append(files, pw.Fd(), told.Fd(), told.Fd()), Sys: spec.Child()}
 	args := []string{"enter"}
 	if spec.Built && spec.Loader != "" {
 		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
@@ -150,8 +158,8 @@ func buildFor(args []string, attr *syscall.ProcAttr, spec jail.Spec) (pid int, e
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = self.Close() }()                           // it was only read
-	fd, err := unix.FcntlInt(self.Fd(), unix.F_DUPFD_CLOEXEC, 64) // above what the process gets
+	defer func() { _ = self.Close() }()                                        // it was only read
+	fd, err := unix.FcntlInt(self.Fd(), unix.F_DUPFD_CLOEXEC, len(attr.Files)) // above what the process gets
 	if err != nil {
 		return 0, err
 	}
@@ -207,9 +215,28 @@ func give(files []uintptr, s *jail.Spec) error {
 	return nil
 }
 
-// jailSpec reads what a process shall see. It is a file, as everybody may read the arguments of init.
-func jailSpec(file *os.File) (s jail.Spec, err error) {
-	b, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30)) // from its beginning, wherever another of its readers is
+// tell makes a file of what the role enter is to do, that nobody else sees: everybody may read its arguments.
+func tell(s jail.Spec) (*os.File, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("jail", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "jail")
+	if _, err := f.Write(b); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// told reads what init tells the role.
+func told() (s jail.Spec, err error) {
+	f := os.NewFile(jailFD, "jail")
+	defer func() { _ = f.Close() }() // it was only read
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 	if err != nil {
 		return s, err
 	}
@@ -231,7 +258,7 @@ func runEnter(args []string, _ func(error)) int {
 		_, _ = fmt.Fprint(say, "usage: enter [-terminal SIZE] PROGRAM [ARG…]")
 		return 1
 	}
-	s, err := jailSpec(os.NewFile(jailFD, "jail"))
+	s, err := told()
 	if err != nil {
 		_, _ = fmt.Fprint(say, "enter: ", err)
 		return 1

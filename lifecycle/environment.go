@@ -2,9 +2,40 @@ package lifecycle
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
+
+// environmentFile, in the state folder of an init, is the environment of its process: what is set there is none of init's business, and
+// a loader that heeds it would run the app's libraries as init.
+const environmentFile = "environment"
+
+// WriteEnvironment gives the process of an init its environment, of which the last of a name counts. State is the init's state folder,
+// which exists; the init takes the file away. Without it the process has init's own.
+func WriteEnvironment(state string, env []string) error {
+	all := (&exec.Cmd{Env: append([]string{}, env...)}).Environ() // nil would be this program's own
+	return os.WriteFile(filepath.Join(state, environmentFile), []byte(strings.Join(all, "\x00")), 0o600)
+}
+
+// takeEnvironment reads what WriteEnvironment has written, and removes it.
+func takeEnvironment(state string) (environ, error) {
+	name := filepath.Join(state, environmentFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.Environ(), nil
+	} else if err != nil {
+		return nil, err
+	}
+	var env environ
+	if len(b) > 0 {
+		env = strings.Split(string(b), "\x00")
+	}
+	return env, os.Remove(name)
+}
 
 // environ is a list of "K=V", each name once.
 type environ []string

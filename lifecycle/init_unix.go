@@ -48,6 +48,7 @@ type initRole struct {
 	nofile     uint64
 	groups     []string // files of control groups to go to (cgroup.procs)
 	args       []string
+	env        environ // of the process
 
 	lined   bool     // who has asked for the process holds a line
 	line    *farLine // nil: the output is recorded
@@ -119,8 +120,11 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	if err := os.Mkdir(r.state, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
+	var err error
+	if r.env, err = takeEnvironment(r.state); err != nil {
+		return nil, fmt.Errorf("environment of the process: %w", err)
+	}
 	if r.lined {
-		var err error
 		if r.line, err = openFarLine(); err != nil {
 			return nil, fmt.Errorf("the line of who has asked: %w", err)
 		}
@@ -202,7 +206,7 @@ func (r *initRole) exec() (code int, err error) {
 	if r.jail != "" {
 		return r.enter(files)
 	}
-	env := environ(os.Environ())
+	env := r.env
 	env.set(markEnv, r.state)
 	attr := &syscall.ProcAttr{Env: env, Files: files, Sys: childAttr()}
 	attr.Sys.Setctty = r.line != nil && r.line.size != ""
@@ -273,6 +277,9 @@ func (r *initRole) find() (path string, code int, err error) {
 		if err := os.Chdir(r.dir); err != nil {
 			return "", 126, err
 		}
+	}
+	if err := os.Setenv("PATH", r.env.get("PATH")); err != nil {
+		return "", 126, err
 	}
 	path, err = r.program()
 	switch {

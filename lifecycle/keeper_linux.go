@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -42,7 +41,6 @@ func init() { RunLate("keeper", runKeeper) }
 type keeperOrder struct {
 	Path string   `json:"path"`
 	Args []string `json:"args"`
-	Env  []string `json:"env"`
 }
 
 // keeperRole is one run of the role.
@@ -218,7 +216,7 @@ func (k *keeperRole) startInit(state string, files []*os.File) error {
 		return err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{Env: append(o.Env, handshakeEnv+"=3"), Files: []uintptr{null.Fd(), null.Fd(), null.Fd()}, Sys: &syscall.SysProcAttr{}}
+	attr := &syscall.ProcAttr{Env: []string{handshakeEnv + "=3"}, Files: []uintptr{null.Fd(), null.Fd(), null.Fd()}, Sys: &syscall.SysProcAttr{}}
 	for _, f := range files { // 3 and 4
 		attr.Files = append(attr.Files, f.Fd())
 	}
@@ -294,12 +292,14 @@ func (k Keeper) Tun(ctx context.Context) (*os.File, error) {
 // -state, the folder of that name, which exists, in the keeper's folder and, if the keeper is inside, the flag -inner. As
 // [Program.Start] it returns when the process was started and recorded. Line is nil, or the init's end of one.
 func (k Keeper) Start(ctx context.Context, name, path string, args, env []string, line *os.File) error {
-	// A nil Env would be this program's own.
-	b, err := json.Marshal(keeperOrder{path, args, (&exec.Cmd{Env: append([]string{}, env...)}).Environ()})
+	b, err := json.Marshal(keeperOrder{path, args})
 	if err != nil {
 		return err
 	}
 	state := filepath.Join(k.Dir, name)
+	if err := WriteEnvironment(state, env); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(state, keeperFile), b, 0o600); err != nil {
 		return err
 	}
@@ -321,6 +321,9 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 		err = k.Adopt(state)
 	}
 	if err != nil {
+		if k.Adopt(state) == nil { // one that says nothing may have started its process
+			_ = SignalInit(state, syscall.SIGKILL)
+		}
 		return fmt.Errorf("start role init by a keeper: %w", err)
 	}
 	return os.Remove(filepath.Join(state, keeperFile))

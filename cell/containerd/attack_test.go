@@ -132,6 +132,7 @@ func TestAttackPowers(t *testing.T) {
 	t.Parallel()
 	c, _ := contained(t, cell.Spec{})
 	attacktest.Powers(t, c, "EINVAL|EPERM", "EAFNOSUPPORT|EPERM")
+	attacktest.Environment(t, c)
 }
 
 // A link of a droplet, and one that an app leaves, lead nowhere but into its own container.

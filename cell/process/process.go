@@ -81,7 +81,10 @@ func (k plain) Start(_ context.Context, prog *lifecycle.Program, c folder.Place,
 	args = append(args, s.Process.Args...)
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", args...)
-	cmd.Env = slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)
+	cmd.Env = []string{}
+	if err := lifecycle.WriteEnvironment(s.State, slices.Concat([]string{"HOME=" + k.Path(s.Root, "/home/vcap"), "TMPDIR=" + k.Path(s.Root, "/tmp")}, s.Env, s.Process.Env)); err != nil {
+		return nil, err
+	}
 	cmd.SysProcAttr = attr
 	return folder.Child(prog, cmd, s.Line)
 }

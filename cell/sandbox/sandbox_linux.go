@@ -271,7 +271,10 @@ func (k *kind) startPlain(prog *lifecycle.Program, c folder.Place, s folder.Star
 	}
 	// The command is not a context's: the process outlives it.
 	cmd := prog.Command(context.Background(), "init", append(flags, args...)...)
-	cmd.Env, cmd.SysProcAttr = env, attr
+	cmd.Env, cmd.SysProcAttr = []string{}, attr
+	if err := lifecycle.WriteEnvironment(s.State, env); err != nil {
+		return nil, err
+	}
 	return folder.Child(prog, cmd, s.Line)
 }
 

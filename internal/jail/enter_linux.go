@@ -1,7 +1,6 @@
 package jail
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -36,13 +35,19 @@ func Enter(s Spec, args []string, ready func() error) error {
 	if err := os.Chdir(s.Dir); err != nil {
 		return &ProgramError{126, err.Error()}
 	}
+	env := make([]string, len(s.Env))
+	for i, kv := range s.Env {
+		if env[i] = string(kv); strings.HasPrefix(env[i], "PATH=") {
+			_ = os.Setenv("PATH", env[i][len("PATH="):]) // for find
+		}
+	}
 	path, args, err := find(s, args)
 	if err != nil {
 		return err
 	}
-	err = syscall.Exec(path, args, os.Environ())
+	err = syscall.Exec(path, args, env)
 	if errors.Is(err, syscall.ENOEXEC) { // a script without an interpreter line, as execvp does
-		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, args[1:]...), os.Environ())
+		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, args[1:]...), env)
 	}
 	if errors.Is(err, syscall.ENOENT) {
 		return &ProgramError{127, path + ": its interpreter or loader is not there"}
@@ -106,20 +111,10 @@ func build(s Spec) error {
 	if err := mount("tmpfs", s.Mount, "tmpfs", mountFlags, "mode=755,size=4m"); err != nil {
 		return err
 	}
-	if err := fill(s, s.Mount, ""); err != nil {
+	if err := fill(s, s.Mount, nil); err != nil {
 		return err
 	}
-	// The new root over the old one, which is then let go.
-	if err := os.Chdir(s.Mount); err != nil {
-		return err
-	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot_root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the machine's root: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
+	if err := leaveTo(s.Mount); err != nil {
 		return err
 	}
 	return mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|mountFlags, "")
@@ -127,38 +122,55 @@ func build(s Spec) error {
 
 const mountFlags = unix.MS_NOSUID | unix.MS_NODEV
 
-// buildImage goes to a root that somebody else has made, and who is not trusted: names there may be links to anywhere, so nothing is done
-// by them before it is the root. Meanwhile the machine's root is in a folder of it that nobody could guess.
+// buildImage goes to a root that somebody else has made and may be changing just now, and who is not trusted: names there may be links
+// to anywhere. So what comes from the machine is taken hold of before, by descriptors, and the machine's root is let go before
+// anything is done by a name in the new one.
 func buildImage(s Spec) error {
 	binds := s.Binds
 	s.Binds = nil
-	for _, b := range binds { // as long as links lead where they should
-		from, err := filepath.EvalSymlinks(b.From)
-		if b.Optional && errors.Is(err, os.ErrNotExist) {
+	held := map[string]int{}
+	defer func() {
+		for _, fd := range held {
+			_ = unix.Close(fd)
+		}
+	}()
+	hold := func(name string, recursive uint) error {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
+		if err != nil {
+			return fmt.Errorf("take hold of %s: %w", name, err)
+		}
+		held[name] = fd
+		return nil
+	}
+	for _, b := range binds {
+		if _, err := os.Stat(b.From); b.Optional && errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		b.From = from
+		if err := hold(b.From, unix.AT_RECURSIVE); err != nil {
+			return err
+		}
 		s.Binds = append(s.Binds, b)
 	}
+	for _, name := range deviceNames {
+		if err := hold("/dev/"+name, 0); err != nil {
+			return err
+		}
+	}
+	// Later there would be no other that shows all of it, and the kernel would refuse.
+	fd, err := newProc()
+	if err != nil {
+		return err
+	}
+	held["proc"] = fd
 	if err := mount(s.Image, s.Mount, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
 	if err := mount("", s.Mount, "", unix.MS_REMOUNT|unix.MS_BIND|mountFlags, ""); err != nil {
 		return err
 	}
-	if err := os.Chdir(s.Mount); err != nil {
-		return err
-	}
-	old := ".dewpoint-" + rand.Text()
-	if err := os.Mkdir(old, 0o700); err != nil {
-		return err
-	}
-	if err := unix.PivotRoot(".", old); err != nil {
-		return errors.Join(fmt.Errorf("pivot_root: %w", err), os.Remove(old))
-	}
-	if err := os.Chdir("/"); err != nil {
+	if err := leaveTo(s.Mount); err != nil {
 		return err
 	}
 	for _, d := range []string{"/dev", "/proc"} {
@@ -172,26 +184,62 @@ func buildImage(s Spec) error {
 	if err := mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"); err != nil {
 		return err
 	}
-	old = "/" + old
-	if err := fill(s, "", old); err != nil {
-		return err
-	}
-	if err := unix.Unmount(old, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the machine's root: %w", err)
-	}
-	return os.Remove(old)
+	return fill(s, "", held)
 }
 
-// fill puts into a root what belongs there. The machine's own root is at from.
-func fill(s Spec, root, from string) error {
+// leaveTo makes a mount the root, and lets the old one go.
+func leaveTo(root string) error {
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the machine's root: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+var deviceNames = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// newProc makes a mount that is nowhere yet.
+func newProc() (int, error) {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		defer func() { _ = unix.Close(fs) }()
+		err = unix.FsconfigCreate(fs)
+	}
+	if err == nil {
+		fs, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+		if err == nil {
+			return fs, nil
+		}
+		return 0, fmt.Errorf("mount proc: %w (a container that hides parts of /proc forbids it)", err)
+	}
+	return 0, fmt.Errorf("mount proc: %w", err)
+}
+
+// attach is a mount of what is held, or else of what has the name.
+func attach(held map[string]int, from, to string, flags uintptr) error {
+	if fd, ok := held[from]; ok {
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", from, to, err)
+		}
+		return nil
+	}
+	return mount(from, to, "", unix.MS_BIND|flags, "")
+}
+
+// fill puts into a root what belongs there; what is held is not at hand by its name any more.
+func fill(s Spec, root string, held map[string]int) error {
 	for _, b := range s.Binds {
 		if info, err := os.Lstat(b.To); s.Image != "" && err == nil && info.Mode()&os.ModeSymlink != 0 {
 			if err := os.Remove(b.To); err != nil { // it may lead to nothing
 				return err
 			}
 		}
-		b.From = from + b.From
-		if err := bind(root, b); err != nil {
+		if err := bind(root, b, held); err != nil {
 			return err
 		}
 	}
@@ -213,10 +261,10 @@ func fill(s Spec, root, from string) error {
 			return err
 		}
 	}
-	if err := devices(root+"/dev", from); err != nil {
+	if err := devices(root+"/dev", held); err != nil {
 		return err
 	}
-	return proc(root) // last: by it names could lead to other roots
+	return proc(root, held) // last: by it names could lead to other roots
 }
 
 func mount(from, to, kind string, flags uintptr, data string) error {
@@ -226,8 +274,14 @@ func mount(from, to, kind string, flags uintptr, data string) error {
 	return nil
 }
 
-func bind(root string, b Bind) error {
-	st, err := os.Stat(b.From)
+func bind(root string, b Bind, held map[string]int) error {
+	var st unix.Stat_t
+	var err error
+	if fd, ok := held[b.From]; ok {
+		err = unix.Fstat(fd, &st)
+	} else {
+		err = unix.Stat(b.From, &st)
+	}
 	if b.Optional && errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
@@ -235,25 +289,34 @@ func bind(root string, b Bind) error {
 	}
 	to := filepath.Join(root, b.To)
 	if _, err := os.Lstat(to); err != nil {
-		if err = place(to, st.IsDir()); err != nil {
+		if err = place(to, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 			if b.Optional {
 				return nil
 			}
 			return fmt.Errorf("a place for %s: %w", b.To, err)
 		}
 	}
-	// With what is mounted below: parts of it alone would show what that hides.
-	if err := mount(b.From, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return err
-	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
 	if !b.Write {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, to, unix.AT_RECURSIVE, &attr); err != nil {
-		return fmt.Errorf("protect %s: mount_setattr: %w (Linux 5.12 has it)", b.To, err)
+	protect := func(at int, name string, flags uint) error {
+		if err := unix.MountSetattr(at, name, unix.AT_RECURSIVE|flags, &attr); err != nil {
+			return fmt.Errorf("protect %s: mount_setattr: %w (Linux 5.12 has it)", b.To, err)
+		}
+		return nil
 	}
-	return nil
+	if fd, ok := held[b.From]; ok { // before it has a name: that could be another's by then
+		if err := protect(fd, "", unix.AT_EMPTY_PATH); err != nil {
+			return err
+		}
+		return attach(held, b.From, to, 0)
+	}
+	// With what is mounted below: parts of it alone would show what that hides.
+	if err := attach(held, b.From, to, unix.MS_REC); err != nil {
+		return err
+	}
+	return protect(unix.AT_FDCWD, to, 0)
 }
 
 func place(name string, dir bool) error {
@@ -267,12 +330,16 @@ func place(name string, dir bool) error {
 }
 
 // proc shows the processes of the namespace.
-func proc(root string) error {
+func proc(root string, held map[string]int) error {
 	dir := root + "/proc"
 	if err := os.MkdirAll(dir, 0o555); err != nil {
 		return err
 	}
-	if err := mount("proc", dir, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if _, ok := held["proc"]; ok {
+		if err := attach(held, "proc", dir, 0); err != nil {
+			return err
+		}
+	} else if err := mount("proc", dir, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("%w (a container that hides parts of /proc forbids it)", err)
 	}
 	// What is the whole machine's. Programs lack the power to change it, anyway.
@@ -284,18 +351,18 @@ func proc(root string) error {
 }
 
 // devices makes a /dev with what every program may expect.
-func devices(dev, from string) error {
+func devices(dev string, held map[string]int) error {
 	for _, d := range []string{dev, filepath.Join(dev, "shm"), filepath.Join(dev, "pts")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+	for _, name := range deviceNames {
 		to := filepath.Join(dev, name)
 		if err := os.WriteFile(to, nil, 0o666); err != nil {
 			return err
 		}
-		if err := mount(from+"/dev/"+name, to, "", unix.MS_BIND, ""); err != nil {
+		if err := attach(held, "/dev/"+name, to, 0); err != nil {
 			return err
 		}
 	}

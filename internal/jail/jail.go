@@ -38,6 +38,8 @@ type Spec struct {
 	// count, but are not the program's.
 	PIDs   uint64 `json:"pids,omitempty"`
 	Others uint64 `json:"others,omitempty"`
+	// Env is its environment.
+	Env [][]byte `json:"env,omitempty"`
 	// Dir is where the program begins, inside.
 	Dir string `json:"dir"`
 	// Roles is the lifecycle program, inside: "lifecycle:NAME" is a role of it.

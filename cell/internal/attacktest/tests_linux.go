@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
@@ -91,6 +92,33 @@ func Powers(t *testing.T, c cell.Container, become, vsock string) {
 	for _, size := range []*cell.TerminalSize{nil, {Columns: 80, Rows: 24}} {
 		expect(t, all, func(attacks []string) []string { return beside(t, c, size, attacks...) })
 	}
+}
+
+// Environment holds that what an app sets for itself is nobody else's: by LD_PRELOAD its libraries would run as init.
+func Environment(t *testing.T, c cell.Container) {
+	t.Helper()
+	mark := "DEWPOINT_ATTACK=" + rand.Text()
+	// Of two the first would count for a role.
+	env := []string{mark, "DEWPOINT_HANDSHAKE=x", "LD_PRELOAD=/home/vcap/evil.so", "PATH=/evil:/usr/bin:/bin"}
+	run, err := c.Run(t.Context(), cell.Process{ID: "environment", Path: "lifecycle:attack", Args: []string{"sleep"}, Env: env}, cell.IO{})
+	must(t, err)
+	found, err := filepath.Glob("/proc/[0-9]*/environ")
+	must(t, err)
+	var has []string
+	for _, name := range found {
+		b, _ := os.ReadFile(name) // of others it cannot be read
+		if !bytes.Contains(b, []byte(mark)) {
+			continue
+		}
+		args, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+		has = append(has, strings.ReplaceAll(string(args), "\x00", " "))
+	}
+	if len(has) > 1 || len(has) == 1 && !strings.HasPrefix(has[0], "attack") {
+		t.Errorf("its environment is that of %q", has)
+	}
+	must(t, run.Signal(t.Context(), "KILL"))
+	_, err = run.Wait(t.Context())
+	must(t, err)
 }
 
 // Links holds that a link of a droplet, and one that an app leaves, lead nowhere but into its own container, which create
