@@ -92,7 +92,7 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	defer func() { _ = told.Close() }() // the role has it
 	attr := &syscall.ProcAttr{Env: own, Files: append(files, pw.Fd(), told.Fd(), told.Fd()), Sys: spec.Child()}
 	args := []string{"enter"}
-	if spec.Built && spec.Loader != "" {
+	if (spec.Built || spec.Mounted) && spec.Loader != "" { // where init is, too, it is not of that root
 		self, args = spec.Loader, jail.ByLoader(spec.Loader, "enter", spec.Roles)
 	}
 	if r.line != nil && r.line.size != "" {
@@ -151,7 +151,7 @@ func forkApart(args []string, attr *syscall.ProcAttr, spec jail.Spec) (pid int, 
 }
 
 func buildFor(args []string, attr *syscall.ProcAttr, spec jail.Spec) (pid int, err error) {
-	if err := jail.Leave(); err != nil {
+	if err := jail.Leave(spec); err != nil {
 		return 0, err
 	}
 	self, err := os.Open("/proc/self/exe") // by its name its user might not reach it

@@ -1,10 +1,8 @@
 package containerd
 
 import (
-	"fmt"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 
@@ -32,9 +30,9 @@ const baseDir = "base"
 // powers are what keeper and inits have; programs have none.
 var powers = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
 
-// makeUsers is what inits need besides, to make users of an image's own: seccomp's profile and, where it confines who makes them without,
-// AppArmor ask for it (kernel.apparmor_restrict_unprivileged_userns).
-const makeUsers = "CAP_SYS_ADMIN"
+// makeRoots are what inits need besides for images: to go to the image's root with mounts of their own, to make its users, and places
+// for what is mounted in folders that are theirs.
+var makeRoots = []string{"CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"}
 
 // What keeper and inits take is not the program's: so much is added to its limits.
 const (
@@ -49,12 +47,7 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		return nil, err
 	}
 	base := filepath.Join(c.Dir, baseDir)
-	if c.Image != nil {
-		base, err = folder.ImageRoot(c), makePlaces(c)
-	} else {
-		err = k.makeBase(base, st)
-	}
-	if err != nil {
+	if err := k.makeBase(base, st); err != nil {
 		return nil, err
 	}
 	mounts, err := k.mounts(c, st)
@@ -71,13 +64,13 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		args[0] = keeperPath
 	}
 	caps := powers
-	if c.Image != nil && k.users != nil {
-		caps = append(slices.Clone(powers), makeUsers)
+	if c.Image != nil {
+		caps = append(slices.Clone(powers), makeRoots...)
 	}
 	s := &oci.Spec{
 		Version:  specs.Version,
 		Hostname: "dewpoint",
-		Root:     &specs.Root{Path: base, Readonly: c.Image == nil},
+		Root:     &specs.Root{Path: base, Readonly: true},
 		Mounts:   mounts,
 		Process: &specs.Process{
 			Cwd: "/", Args: args, Env: []string{},
@@ -105,8 +98,8 @@ func (k *kind) spec(c folder.Place) (*oci.Spec, error) {
 		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"} // as in Docker and Kubernetes
 	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
-	if c.Image != nil && k.users != nil { // the power is one among those users
-		s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, specs.LinuxSyscall{Names: []string{"chroot"}, Action: specs.ActAllow})
+	if c.Image != nil { // what that profile refuses to all, and ours to programs but for chroot to a root among its own users
+		s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, specs.LinuxSyscall{Names: []string{"chroot", "pivot_root"}, Action: specs.ActAllow})
 	}
 	return s, nil
 }
@@ -119,43 +112,30 @@ func (k *kind) stack(c folder.Place) (stack.Stack, error) {
 	return k.Find(c.Spec.Stack)
 }
 
-// ownDir, in the folder of a container with an image, is /run/dewpoint inside.
-const ownDir = "own"
+// Where, in the container, the root of an image is, and where it is mounted for those of its processes.
+const (
+	imagePath = "/image"
+	mountPath = "/mnt"
+)
 
-// makePlaces makes what is mounted on in the root of an image, which may hold anything, and takes links away in whose place something is
-// mounted. What keeper and inits go by is mounted, and so are the folders above it up to the root: else who may write there puts
-// another in its place, which the keeper runs with its own powers.
-func makePlaces(c folder.Place) error {
-	own := filepath.Join(c.Dir, ownDir)
-	if err := os.MkdirAll(own, 0o755); err != nil {
-		return err
+// jailImage is what a process of an image sees. Keeper and inits stay in a root of ours, where nobody inside can put anything, and in which
+// nothing of the image is: not its programs, nor what a loader heeds, such as /etc/ld.so.preload.
+func (k *kind) jailImage(c folder.Place, dir string) jail.Spec {
+	j := jail.Spec{Mounted: true, Image: imagePath, Mount: mountPath, Dir: dir, Roles: stack.ProgramPath, User: c.Image.UID, Group: c.Image.GID, Users: k.users}
+	for _, b := range k.imageBinds() {
+		b.From = b.To // as it is mounted there
+		j.Binds = append(j.Binds, b)
 	}
-	if err := os.Symlink(lifecycle.ProgramName, filepath.Join(own, path.Base(keeperPath))); err != nil && !os.IsExist(err) {
-		return err
+	return j
+}
+
+// imageBinds is what an image has of this machine.
+func (k *kind) imageBinds() []jail.Bind {
+	resolver := "/etc/" + resolverFile
+	if k.network != nil {
+		resolver = filepath.Join(k.dir, etcDir, resolverFile)
 	}
-	root, err := os.OpenRoot(folder.ImageRoot(c))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }() // it only led there
-	// runc makes links in /dev before it goes to the root (1.1.5 does), so one that leads out would have them on the machine.
-	for _, name := range []string{"dev", "proc", "sys", "run"} {
-		if info, err := root.Lstat(name); err == nil && !info.IsDir() {
-			return fmt.Errorf("/%s of the image is no folder", name)
-		}
-	}
-	at := path.Dir(keeperPath)[1:]
-	for _, name := range []string{"etc/" + resolverFile, "etc/hosts", at} {
-		if info, err := root.Lstat(name); err == nil && info.Mode()&os.ModeSymlink != 0 {
-			if err := root.Remove(name); err != nil {
-				return err
-			}
-		}
-	}
-	if err := root.MkdirAll(at, 0o755); err != nil {
-		return fmt.Errorf("a place for the lifecycle program in the image: %w", err)
-	}
-	return nil
+	return k.ImageBinds(k.prog.Path, resolver, k.carried)
 }
 
 var masked = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users",
@@ -196,7 +176,7 @@ func (k *kind) role(st stack.Stack, role string, args ...string) (path string, a
 
 // makeBase makes the places of a root. What is mounted there is there only for the container.
 func (k *kind) makeBase(base string, st stack.Stack) error {
-	for _, d := range []string{"proc", "dev", "sys", "run/dewpoint", "var", "home", "tmp"} {
+	for _, d := range []string{"proc", "dev", "sys", "run/dewpoint", "var", "home", "tmp", mountPath[1:]} {
 		if err := os.MkdirAll(filepath.Join(base, d), 0o755); err != nil {
 			return err
 		}
@@ -258,15 +238,10 @@ func (k *kind) mounts(c folder.Place, st stack.Stack) ([]specs.Mount, error) {
 		bind(b)
 	}
 	if c.Image != nil {
-		resolver := "/etc/" + resolverFile
-		if k.network != nil {
-			resolver = filepath.Join(k.dir, etcDir, resolverFile)
-		}
-		bind(jail.Bind{From: filepath.Join(folder.ImageRoot(c), "run"), To: "/run", Write: true})
-		bind(jail.Bind{From: filepath.Join(c.Dir, ownDir), To: path.Dir(keeperPath), Write: true})
-		for _, b := range k.ImageBinds(k.prog.Path, resolver, k.carried) {
+		for _, b := range k.imageBinds() {
 			bind(b)
 		}
+		bind(jail.Bind{From: folder.ImageRoot(c), To: imagePath, Write: true})
 		bind(jail.Bind{From: c.States, To: statesPath, Write: true})
 		return all, nil
 	}

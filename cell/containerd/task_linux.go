@@ -80,7 +80,7 @@ func (k *kind) Start(ctx context.Context, _ *lifecycle.Program, c folder.Place, 
 	inside := filepath.Join(statesPath, id)
 	spec := jail.Spec{Built: true, User: vcap, Group: vcap, Dir: s.Dir, Roles: stack.ProgramPath, Binds: writable(c.Root)}
 	if c.Image != nil {
-		spec.Image, spec.User, spec.Group, spec.Users, spec.Binds = "/", c.Image.UID, c.Image.GID, k.users, nil
+		spec = k.jailImage(c, s.Dir)
 	}
 	if st.Dir != "/" && len(k.carried) > 0 {
 		spec.Loader, _ = k.role(st, "")

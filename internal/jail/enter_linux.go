@@ -80,12 +80,15 @@ func find(s Spec, args []string) (string, []string, error) {
 
 // Leave gives this thread, which must be locked, mounts of its own, and shows there the processes of its namespace. They are what
 // Build needs, and who starts a program Apart before.
-func Leave() error {
+func Leave(s Spec) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("mounts of its own: %w", err)
 	}
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
+	}
+	if s.Mounted {
+		return nil
 	}
 	return mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
@@ -153,17 +156,9 @@ func buildImage(s Spec) error {
 		}
 		s.Binds = append(s.Binds, b)
 	}
-	for _, name := range deviceNames {
-		if err := hold("/dev/"+name, 0); err != nil {
-			return err
-		}
-	}
-	// Later there would be no other that shows all of it, and the kernel would refuse.
-	fd, err := newProc()
-	if err != nil {
+	if err := holdKernel(s, held, hold); err != nil {
 		return err
 	}
-	held["proc"] = fd
 	if err := mount(s.Image, s.Mount, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
@@ -173,10 +168,21 @@ func buildImage(s Spec) error {
 	if err := leaveTo(s.Mount); err != nil {
 		return err
 	}
-	for _, d := range []string{"/dev", "/proc"} {
+	for _, d := range kernelDirs {
 		if info, err := os.Lstat(d); err == nil && !info.IsDir() {
 			return fmt.Errorf("%s of the image is no folder", d)
 		}
+	}
+	if s.Mounted {
+		for _, d := range kernelDirs {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				return err
+			}
+			if err := attach(held, d, d, 0); err != nil {
+				return err
+			}
+		}
+		return fill(s, "", held)
 	}
 	if err := os.MkdirAll("/dev", 0o755); err != nil {
 		return err
@@ -185,6 +191,32 @@ func buildImage(s Spec) error {
 		return err
 	}
 	return fill(s, "", held)
+}
+
+// kernelDirs are what the kernel fills.
+var kernelDirs = []string{"/dev", "/proc", "/sys"}
+
+// holdKernel takes hold of what they are to show.
+func holdKernel(s Spec, held map[string]int, hold func(name string, recursive uint) error) error {
+	if s.Mounted {
+		for _, d := range kernelDirs {
+			if err := hold(d, unix.AT_RECURSIVE); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range deviceNames {
+		if err := hold("/dev/"+name, 0); err != nil {
+			return err
+		}
+	}
+	// Later there would be no other that shows all of it, and the kernel would refuse.
+	fd, err := newProc()
+	if err == nil {
+		held["proc"] = fd
+	}
+	return err
 }
 
 // leaveTo makes a mount the root, and lets the old one go.
@@ -260,6 +292,9 @@ func fill(s Spec, root string, held map[string]int) error {
 		if err := os.Symlink(target, name); err != nil {
 			return err
 		}
+	}
+	if s.Mounted {
+		return nil
 	}
 	if err := devices(root+"/dev", held); err != nil {
 		return err

@@ -29,6 +29,8 @@ type Spec struct {
 	// Image, if set, is a folder outside that is the root itself, and may be written to; then Mount is only where it is put in
 	// its place.
 	Image string `json:"image,omitempty"`
+	// Mounted: /dev, /proc and /sys are there outside as the container is to have them, and are shown so with an Image.
+	Mounted bool `json:"mounted,omitempty"`
 	// User and Group, if User is not 0, are who to become; else it stays who it is.
 	User  int `json:"user,omitempty"`
 	Group int `json:"group,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -78,6 +79,8 @@ func attack(name, arg string) (string, error) {
 		return "done", os.Rename(from, to)
 	case "replace": // the lifecycle program and its states, by this program, if the folder can be put aside
 		return "done", replace(arg)
+	case "watch":
+		return watch(arg)
 	case "chown":
 		return "done", chown(arg)
 	case "address":
@@ -209,6 +212,28 @@ func attack(name, arg string) (string, error) {
 		<-time.After(time.Hour)
 	}
 	return "", fmt.Errorf("no attack %q", name)
+}
+
+// watch tells what was put into a folder, and taken from it, until it is asked to end.
+func watch(dir string) (string, error) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = unix.Close(fd) }() // with what it watches
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVE); err != nil {
+		return "", err
+	}
+	fmt.Println("watches")
+	<-asked
+	b := make([]byte, 64<<10)
+	n, err := unix.Read(fd, b)
+	if errors.Is(err, unix.EAGAIN) {
+		return "nothing", nil
+	}
+	return fmt.Sprintf("%q", b[:max(n, 0)]), err
 }
 
 // loopbackDown takes the network of this process its loopback.

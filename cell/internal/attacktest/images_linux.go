@@ -6,9 +6,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
+	"github.com/dewpoint-go/dewpoint/internal/needs"
 )
 
 // Roots is a cell.ImageRoots with one image, which lies in Dir.
@@ -222,6 +225,12 @@ func Images(t *testing.T, owner int, asRoot bool, open func(t *testing.T, roots 
 	must(t, c.Destroy(t.Context()))
 	must(t, os.RemoveAll(filepath.Join(roots.Dir, "run")))
 
+	preload(t, roots.Dir, func() cell.Container {
+		c, err := create("x", "1234")
+		must(t, err)
+		return c
+	})
+
 	// What stands where the cell must put something.
 	for _, name := range []string{"dev", "proc", "run"} {
 		must(t, os.Symlink(out, filepath.Join(roots.Dir, name)))
@@ -238,4 +247,55 @@ func Images(t *testing.T, owner int, asRoot bool, open func(t *testing.T, roots 
 	if left, _ := os.ReadDir(out); len(left) != 1 {
 		t.Errorf("behind the links of the image are %v", left)
 	}
+}
+
+// preloaded notes in /tmp/who as whom it is loaded: its user, and whom that stands for.
+const preloaded = `
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((constructor)) static void note(void) {
+	char map[80], line[128];
+	int f = open("/proc/self/uid_map", O_RDONLY), to = open("/tmp/who", O_WRONLY | O_APPEND);
+	int n = f < 0 ? 0 : read(f, map, sizeof map - 1);
+	map[n < 0 ? 0 : n] = 0;
+	for (n = 0; map[n]; n++) if (map[n] == '\n') map[n] = ' ';
+	n = snprintf(line, sizeof line, "user %d of %s\n", (int)getuid(), map);
+	if (to >= 0 && write(to, line, n) != n) _exit(1);
+}
+`
+
+// preload has an image that has its own library loaded by whatever runs in it, by a file and by the environment: its programs alone do.
+func preload(t *testing.T, dir string, create func() cell.Container) {
+	t.Helper()
+	gcc, source := needs.Tool(t, "gcc"), filepath.Join(t.TempDir(), "x.c")
+	must(t, os.WriteFile(source, []byte(preloaded), 0o600))
+	must(t, os.MkdirAll(filepath.Join(dir, "lib"), 0o755))
+	if out, err := exec.Command(gcc, "-shared", "-fPIC", "-o", filepath.Join(dir, "lib/evil.so"), source).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	who, file := filepath.Join(dir, "tmp/who"), filepath.Join(dir, "etc/ld.so.preload")
+	must(t, os.WriteFile(who, nil, 0o666))
+	must(t, os.Chmod(who, 0o666))
+	must(t, os.WriteFile(file, []byte("/lib/evil.so\n"), 0o644))
+	c := create()
+	for i, env := range [][]string{nil, {"LD_PRELOAD=/lib/evil.so"}} {
+		run, err := c.Run(t.Context(), cell.Process{ID: fmt.Sprint("loads", i), Path: "lifecycle:attack", Args: []string{"ids"}, Env: env}, cell.IO{})
+		must(t, err)
+		if e, err := run.Wait(t.Context()); err != nil || e.Code != 0 {
+			t.Errorf("with a library of its own it ends with %+v, %v", e, err)
+		}
+	}
+	out, err := c.StreamOut(t.Context(), "/tmp/who")
+	must(t, err)
+	b, err := io.ReadAll(out)
+	must(t, errors.Join(err, out.Close()))
+	for l := range strings.Lines(string(b)) {
+		var user, first, outside, n int
+		if _, err := fmt.Sscanf(l, "user %d of %d %d %d", &user, &first, &outside, &n); err != nil || user == 0 && first == 0 && outside == 0 && os.Getuid() == 0 {
+			t.Errorf("its library is loaded by %q", l)
+		}
+	}
+	must(t, c.Destroy(t.Context()))
+	must(t, errors.Join(os.Remove(who), os.Remove(file), os.RemoveAll(filepath.Join(dir, "lib"))))
 }

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 )
@@ -63,6 +65,31 @@ func Users(t *testing.T, first int, open func(t *testing.T, roots cell.ImageRoot
 	refused(t, root, "puts", [][2]string{{"write=/run/mine", "done"}, {"move=/run:/run.old", "EBUSY|EXDEV|done"}, {"replace=/run/dewpoint", "EBUSY|EXDEV|ENOENT|done"}})
 	refused(t, root, "after", [][2]string{{"ids", "0 0 0 0"}, {"status=CapEff", powers}})
 
+	// While others are started nothing of the machine is within its reach, even for a moment.
+	var said lines
+	watches, err := root.Run(t.Context(), cell.Process{ID: "watches", Path: "lifecycle:attack", Args: []string{"watch=/"}}, cell.IO{Stdout: &said})
+	must(t, err)
+	for range patience / time.Millisecond {
+		if said.String() != "" {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	for range 3 {
+		expect(t, [][2]string{{"ids", "0 0 0 0"}}, func(attacks []string) []string { return beside(t, root, nil, attacks...) })
+	}
+	must(t, watches.Signal(t.Context(), "TERM"))
+	_, err = watches.Wait(t.Context())
+	must(t, err)
+	if said.String() != "watches\nwatch nothing\n" {
+		t.Errorf("while others are started, / is changed: %s", said.String())
+	}
+	preload(t, roots.Dir, func() cell.Container {
+		c, err := create("preload", "")
+		must(t, err)
+		return c
+	})
+
 	app, err := create("app", "app")
 	must(t, err)
 	refused(t, app, "main", [][2]string{{"ids", "1234 1234 1235 1235"}, {"status=CapEff", strings.Repeat("0", 16)}, {"status=CapBnd", strings.Repeat("0", 16)},
@@ -106,4 +133,22 @@ func chown(arg string) error {
 		return err
 	}
 	return syscall.Chown(name, n, n)
+}
+
+// lines is an output that may be looked at meanwhile.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
