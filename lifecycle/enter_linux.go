@@ -74,6 +74,7 @@ func (r *initRole) enter(files []uintptr) (code int, err error) {
 	if err := json.Unmarshal(b, &spec); err != nil {
 		return 0, err
 	}
+	spec.NoFile = r.nofile
 	if err := give(files, &spec); err != nil {
 		return 0, fmt.Errorf("give the process its outputs: %w", err)
 	}

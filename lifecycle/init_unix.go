@@ -138,7 +138,7 @@ func (r *initRole) start(args []string) (*Exit, error) {
 	signal.Notify(r.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE, killAll)
 	r.out = newOutputWriter(r.state, r.output)
-	if r.nofile > 0 {
+	if r.nofile > 0 && r.jail == "" { // else it is no limit of init's
 		if err := limitFiles(r.nofile); err != nil {
 			return nil, fmt.Errorf("set nofile to %d: %w", r.nofile, err)
 		}

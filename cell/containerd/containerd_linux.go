@@ -111,8 +111,8 @@ const vcap = jail.Inside
 func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 	k := &kind{dir: dir, name: nameOf(dir), log: c.Logger, limits: limits()}
 	var err error
-	if k.users, err = folder.ImageUsers(c.FirstUser); err != nil {
-		return nil, err
+	if k.users, err = jail.UsersFrom(c.FirstUser); err != nil {
+		return nil, fmt.Errorf("Config.%w", err)
 	}
 	if !c.HostNetwork {
 		if k.network, err = newNetwork(k.name, dir, c); err != nil {

@@ -138,8 +138,8 @@ func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 		k.user = Nobody
 	} // else root is in a container of its own, and as good as any user
 	var err error
-	if k.users, err = folder.ImageUsers(c.FirstUser); err != nil {
-		return nil, err
+	if k.users, err = jail.UsersFrom(c.FirstUser); err != nil {
+		return nil, fmt.Errorf("Config.%w", err)
 	}
 	if k.users != nil && !MayGiveUsers(k.users.First) {
 		return nil, fmt.Errorf("Config.FirstUser is %d: to give images users takes root of this machine, with all its users: leave it 0", c.FirstUser)
@@ -154,7 +154,7 @@ func newKind(ctx context.Context, dir string, c Config) (*kind, error) {
 // MayGiveUsers tells whether this program can give images users of their own, the first being that one of this machine (Config.FirstUser):
 // whether it is root, and not of a container that has fewer.
 func MayGiveUsers(first int) bool {
-	users, err := folder.ImageUsers(first)
+	users, err := jail.UsersFrom(first)
 	return err == nil && users != nil && os.Geteuid() == 0 && jail.Mapped(Nobody) && jail.MappedAll(users.First, users.Count)
 }
 
@@ -184,7 +184,7 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 func (k *kind) Describe(r *cell.Resources) {
 	if r.Isolation = Namespaces; k.landlock {
 		r.Isolation = Landlock
-	} else if jail.CountsProcesses() {
+	} else if jail.CountsProcesses() && (k.users == nil || k.Groups != nil) { // else each of an image's users counts for itself
 		r.Enforced = append(r.Enforced, "pids")
 	}
 	r.Networks, r.Images = k.network.own, k.Images

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/internal/layers"
 )
 
@@ -44,8 +45,11 @@ func (c *Client) Roots(conf RootsConfig) (*Roots, error) {
 	if conf.Dir == "" {
 		return nil, errors.New("root filesystems: RootsConfig.Dir is empty: name a folder for them")
 	}
-	if conf.FirstUser != 0 && (!conf.KeepOwners || conf.FirstUser < 0) {
-		return nil, fmt.Errorf("root filesystems: RootsConfig.FirstUser is %d: it is for KeepOwners, and not negative", conf.FirstUser)
+	if _, err := jail.UsersFrom(conf.FirstUser); err != nil {
+		return nil, fmt.Errorf("root filesystems: RootsConfig.%w", err)
+	}
+	if conf.FirstUser != 0 && !conf.KeepOwners {
+		return nil, errors.New("root filesystems: RootsConfig.FirstUser is for KeepOwners: set both")
 	}
 	s, err := layers.Open(conf.Dir, layers.Limits{Owner: conf.Owner, KeepOwners: conf.KeepOwners, FirstUser: conf.FirstUser})
 	r := &Roots{c: c, s: s, refs: filepath.Join(conf.Dir, refsDir)}
@@ -68,7 +72,7 @@ type Root struct {
 	Release func()
 }
 
-// Get unpacks the image in a place, unless it is there already. Devices and pipes are left out; set-id bits are not kept, nor
+// Get unpacks the image in a place, unless it is there already. Devices and pipes are left out; set-id bits of files are not kept, nor
 // owners unless RootsConfig says so. Dir is whole, its layers had their digests, and it stays until Release.
 func (r *Roots) Get(ctx context.Context, place string) (Root, error) { return r.get(ctx, place, r.c) }
 

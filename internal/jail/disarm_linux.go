@@ -73,6 +73,11 @@ func limit(s Spec) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit core dumps: %w", err)
 	}
+	if s.NoFile > 0 { // by package syscall, which else has Exec take it back
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: s.NoFile, Max: s.NoFile}); err != nil {
+			return fmt.Errorf("set nofile to %d: %w", s.NoFile, err)
+		}
+	}
 	if s.PIDs == 0 {
 		return nil
 	}

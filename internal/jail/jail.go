@@ -4,8 +4,15 @@
 // Three processes take part. The first is started in new namespaces (see [Attr]), in which it is PID 1; it stays in the
 // machine's own filesystem, and there is one for all programs of a container. It starts a second for each of them, in a
 // namespace of processes of its own. That starts the third in a new mount namespace, which calls [Enter]: it builds the
-// root, goes there, lets go of all powers and becomes the program.
+// root, goes there, lets go of all powers and becomes the program. Where that is one of several [Users], the third has not the powers to
+// build a root, so the second does ([Leave], [Build]). Where somebody else has made the container (Spec.Built, Spec.Mounted) the
+// first two are in it.
 package jail
+
+import (
+	"fmt"
+	"math"
+)
 
 // Spec is what a program shall see. Paths called "inside" are those of the new root.
 type Spec struct {
@@ -40,6 +47,8 @@ type Spec struct {
 	// count, but are not the program's.
 	PIDs   uint64 `json:"pids,omitempty"`
 	Others uint64 `json:"others,omitempty"`
+	// NoFile is how many files it may have open; 0: as who starts it.
+	NoFile uint64 `json:"nofile,omitempty"`
 	// Env is its environment.
 	Env [][]byte `json:"env,omitempty"`
 	// Dir is where the program begins, inside.
@@ -54,6 +63,20 @@ type Spec struct {
 type Users struct {
 	First int `json:"first"`
 	Count int `json:"count"`
+}
+
+// ImageUsers is how many users and groups an image has that has users of its own.
+const ImageUsers = 1 << 16
+
+// UsersFrom is what a FirstUser means, in whatever configuration; nil for 0.
+func UsersFrom(first int) (*Users, error) {
+	if first == 0 {
+		return nil, nil
+	}
+	if first < ImageUsers || int64(first) > math.MaxUint32-2*ImageUsers {
+		return nil, fmt.Errorf("FirstUser is %d: give the first of %d users and groups that nobody has on this machine, such as cell.FirstUser", first, ImageUsers)
+	}
+	return &Users{First: first, Count: ImageUsers}, nil
 }
 
 // Outside is what the program's user is called where its init is; false if that is who init is.

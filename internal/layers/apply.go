@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/dewpoint-go/dewpoint/internal/jail"
 	"github.com/dewpoint-go/dewpoint/internal/stream"
 )
 
@@ -28,14 +29,11 @@ type Limits struct {
 	Names   int64 // bytes of names held in memory while a layer is unpacked; 64 MiB
 	Layers  int   // 256
 	// Owner is who all shall belong to; 0: who runs this program. KeepOwners: those that the layers name, each higher by FirstUser, if that is
-	// not 0; then of more than Users the rest is the last but one, who is nobody by custom. All take root.
+	// not 0; then of more than jail.ImageUsers the rest is the last but one, who is nobody by custom. All take root.
 	Owner      int
 	KeepOwners bool
 	FirstUser  int
 }
-
-// Users is how many users and groups there are from FirstUser on.
-const Users = 1 << 16
 
 // root is who owns what no layer speaks of; 0: who runs this program.
 func (l *Limits) root() int {
@@ -47,8 +45,8 @@ func (l *Limits) root() int {
 
 // user is what a user or group of a layer is called on this machine.
 func (l *Limits) user(n int) int {
-	if l.FirstUser != 0 && (n < 0 || n >= Users) {
-		n = Users - 2
+	if l.FirstUser != 0 && (n < 0 || n >= jail.ImageUsers) {
+		n = jail.ImageUsers - 2
 	}
 	return l.FirstUser + n
 }
@@ -374,7 +372,14 @@ func (a *applier) dir(h *tar.Header, name string) error {
 	if err := a.give(h, name); err != nil {
 		return err
 	}
-	return a.root.Chmod(name, fs.FileMode(h.Mode)&fs.ModePerm|0o700)
+	mode := fs.FileMode(h.Mode)&fs.ModePerm | 0o700
+	if h.Mode&0o1000 != 0 { // else who has given root up in a container may take away what root has in /tmp
+		mode |= fs.ModeSticky
+	}
+	if a.limit.KeepOwners && h.Mode&0o2000 != 0 {
+		mode |= fs.ModeSetgid
+	}
+	return a.root.Chmod(name, mode)
 }
 
 func (a *applier) link(h *tar.Header, name string) error {

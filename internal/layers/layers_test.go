@@ -317,6 +317,7 @@ func TestOwners(t *testing.T) {
 		w := tar.NewWriter(&b)
 		for _, h := range []tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8}, {Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 9, Gid: 10},
 			{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd", Uid: 11, Gid: 12}, {Name: "implied/too/g", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 13},
+			{Name: "sticky/", Typeflag: tar.TypeDir, Mode: 0o1777}, {Name: "set/", Typeflag: tar.TypeDir, Mode: 0o3777},
 			{Name: "d/many", Typeflag: tar.TypeReg, Mode: 0o644, Uid: 65535, Gid: 65536}} {
 			require.NoError(t, w.WriteHeader(&h))
 		}
@@ -342,6 +343,14 @@ func TestOwners(t *testing.T) {
 			require.NoError(t, unix.Lstat(filepath.Join(dir, file), &st))
 			assert.Equal(t, want, [2]uint32{st.Uid, st.Gid}, "%s: %s", name, file)
 			assert.Zero(t, st.Mode&0o6000, "set-id bits are not kept")
+		}
+		for file, want := range map[string]fs.FileMode{"sticky": fs.ModeSticky, "set": fs.ModeSticky | fs.ModeSetgid} {
+			info, err := os.Stat(filepath.Join(dir, file))
+			require.NoError(t, err)
+			if !c.limits.KeepOwners {
+				want &^= fs.ModeSetgid
+			}
+			assert.Equal(t, want|0o777|fs.ModeDir, info.Mode(), "%s: %s", name, file)
 		}
 		release()
 	}

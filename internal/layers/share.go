@@ -152,5 +152,5 @@ func likewise(of, to string) error {
 	if err := chownLike(to, info); err != nil {
 		return err
 	}
-	return errors.Join(os.Chmod(to, info.Mode().Perm()), os.Chtimes(to, info.ModTime(), info.ModTime()))
+	return errors.Join(os.Chmod(to, info.Mode()&(fs.ModePerm|fs.ModeSticky|fs.ModeSetgid)), os.Chtimes(to, info.ModTime(), info.ModTime()))
 }

@@ -90,13 +90,20 @@ func Users(t *testing.T, first int, open func(t *testing.T, roots cell.ImageRoot
 		return c
 	})
 
+	// Few open files are enough for a start.
+	few, err := r.Create(t.Context(), cell.Creation{ID: "few", Spec: cell.Spec{Image: "registry.example/app@sha256:" + strings.Repeat("a", 64), NoFile: 20}})
+	must(t, err)
+	refused(t, few, "main", [][2]string{{"ids", "0 0 0 0"}})
+	must(t, few.Destroy(t.Context()))
+
 	app, err := create("app", "app")
 	must(t, err)
 	refused(t, app, "main", [][2]string{{"ids", "1234 1234 1235 1235"}, {"status=CapEff", strings.Repeat("0", 16)}, {"status=CapBnd", strings.Repeat("0", 16)},
 		{"setuid=0", "EPERM"}, {"chroot", "EPERM"}, {"read=/data/app", "data/app"}, {"read=/data/root", "EACCES"}, {"write=/tmp/mine", "done"}, {"write=/etc/x", "EACCES"}})
 	for id, c := range map[string]cell.Container{"root": root, "app": app} {
 		must(t, c.StreamIn(t.Context(), "/tmp/in", bytes.NewReader(tarOf(t, tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o644}))))
-		refused(t, c, "owns", [][2]string{{"write=/tmp/in/of-" + id, "done"}, {"append=/tmp/in/f", "done"}})
+		refused(t, c, "owns", [][2]string{{"write=/tmp/in/of-" + id, "done"}, {"append=/tmp/in/f", "done"},
+			{"write=/of-" + id, map[string]string{"root": "done", "app": "EACCES"}[id]}})
 	}
 	_, err = create("many", "65536")
 	if err == nil || !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "65536") {

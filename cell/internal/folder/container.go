@@ -107,9 +107,10 @@ func (c *container) StreamIn(ctx context.Context, dir string, archive io.Reader)
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
 	}
 	defer root.Close()
+	theirs := c.r.theirs(root, inside(dir), c.meta.Image)
 	err = extract(ctx, root, inside(dir), archive, c.dir, c.r.owner(c.meta.Image))
 	if err == nil {
-		err = c.r.giveAway(root, inside(dir), c.meta.Image)
+		err = c.r.giveAway(root, theirs, c.meta.Image)
 	}
 	if err != nil {
 		return fmt.Errorf("unpack into %s of container %s: %w", dir, c.info.ID, err)
@@ -257,10 +258,11 @@ func (c *container) makeDir(ctx context.Context, dir string) error {
 	if st, err := root.Stat(inside(dir)); err == nil && st.IsDir() {
 		return nil
 	}
+	theirs := c.r.theirs(root, inside(dir), c.meta.Image)
 	if err := root.MkdirAll(inside(dir), 0o755); err != nil {
 		return err
 	}
-	return c.r.giveAway(root, inside(dir), c.meta.Image)
+	return c.r.giveAway(root, theirs, c.meta.Image)
 }
 
 // env stands before that of each process. Where tools of this machine are says nothing of an image.

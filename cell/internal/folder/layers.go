@@ -155,7 +155,7 @@ func (r *Runtime) copyLayer(ctx context.Context, root *os.Root, l cell.Layer) er
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := r.giveAway(root, dir, nil); err != nil {
+	if err := r.giveAway(root, r.theirs(root, dir, nil), nil); err != nil {
 		return err
 	}
 	to, err := root.OpenRoot(dir)
@@ -231,7 +231,7 @@ func (r *Runtime) unpackLayer(ctx context.Context, l cell.Layer) (size int64, er
 		}
 		err = extract(ctx, root, ".", in, filepath.Join(r.dir, makingDir), owner)
 		if err == nil && r.overlays() {
-			err = r.giveAway(root, ".", nil)
+			err = r.giveAway(root, r.theirs(root, ".", nil), nil)
 		}
 		root.Close()
 	}

@@ -425,7 +425,7 @@ func (r *Runtime) build(ctx context.Context, dir string, m meta, layers []cell.L
 	}
 	defer root.Close()
 	for _, d := range []string{"home/vcap", "tmp"} {
-		if err := r.giveAway(root, d, nil); err != nil {
+		if err := r.giveAway(root, r.theirs(root, d, nil), nil); err != nil {
 			return err
 		}
 	}

@@ -3,26 +3,11 @@ package folder
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"syscall"
 
 	"github.com/dewpoint-go/dewpoint/internal/jail"
 )
-
-// imageUsers is how many users and groups an image has that has users of its own.
-const imageUsers = 1 << 16
-
-// ImageUsers is what a Config.FirstUser means; nil for 0.
-func ImageUsers(first int) (*jail.Users, error) {
-	if first == 0 {
-		return nil, nil
-	}
-	if first < 0 || int64(first) > math.MaxUint32-2*imageUsers {
-		return nil, fmt.Errorf("Config.FirstUser is %d: give the first of %d users and groups that nobody has on this machine", first, imageUsers)
-	}
-	return &jail.Users{First: first, Count: imageUsers}, nil
-}
 
 // HasUser refuses an image of whom there cannot be the user among those, or whose files are of others.
 func HasUser(c Place, among *jail.Users) error {
