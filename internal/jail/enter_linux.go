@@ -173,28 +173,31 @@ func buildImage(s Spec) error {
 			return fmt.Errorf("%s of the image is no folder", d)
 		}
 	}
-	if s.Mounted {
-		for _, d := range kernelDirs {
-			if err := os.MkdirAll(d, 0o755); err != nil {
-				return err
-			}
-			if err := attach(held, d, d, 0); err != nil {
-				return err
-			}
+	if !s.Mounted {
+		if err := os.MkdirAll("/dev", 0o755); err != nil {
+			return err
+		}
+		if err := mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"); err != nil {
+			return err
 		}
 		return fill(s, "", held)
 	}
-	if err := os.MkdirAll("/dev", 0o755); err != nil {
+	if err := fill(s, "", held); err != nil {
 		return err
 	}
-	if err := mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"); err != nil {
-		return err
+	for _, d := range kernelDirs { // after all else: by /proc names could lead to what is held
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		if err := attach(held, d, d, 0); err != nil {
+			return err
+		}
 	}
-	return fill(s, "", held)
+	return nil
 }
 
 // kernelDirs are what the kernel fills.
-var kernelDirs = []string{"/dev", "/proc", "/sys"}
+var kernelDirs = []string{"/dev", "/sys", "/proc"}
 
 // holdKernel takes hold of what they are to show.
 func holdKernel(s Spec, held map[string]int, hold func(name string, recursive uint) error) error {
