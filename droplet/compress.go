@@ -20,7 +20,7 @@ func Compress(ctx context.Context, w io.Writer, o Options, fill func(io.Writer) 
 // compression fills in the defaults of Level and Parallel.
 func (o *Options) compression() error {
 	if o.Level == 0 {
-		o.Level = 5
+		o.Level = 6
 	}
 	if o.Level < 1 || o.Level > 9 {
 		return fmt.Errorf("compression level %d is not one of 1 to 9", o.Level)
