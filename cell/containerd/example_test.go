@@ -9,6 +9,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/containerd"
+	"github.com/dewpoint-go/dewpoint/droplet/oci"
 )
 
 // A cell of this machine's containerd, whose apps reach the public internet and one database.
@@ -43,4 +44,21 @@ func ExampleNew_child() {
 		log.Fatal(err)
 	}
 	defer r.Close() // ends it, too; processes go on
+}
+
+// A cell that runs images as they are, root and others among users of their own.
+func ExampleNew_images() {
+	c, err := oci.New(oci.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	roots, err := c.Roots(oci.RootsConfig{Dir: "/var/lib/dewpoint/images", KeepOwners: true, FirstUser: cell.FirstUser})
+	if err != nil {
+		log.Fatal(err)
+	}
+	r, err := containerd.New(context.Background(), containerd.Config{Dir: "/var/lib/dewpoint/cell", Images: roots, FirstUser: cell.FirstUser})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
 }
