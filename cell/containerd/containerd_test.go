@@ -231,7 +231,7 @@ func TestUsersOfImages(t *testing.T) {
 	need(t)
 	dir := t.TempDir()
 	t.Cleanup(func() { empty(t, dir) })
-	attacktest.Users(t, cell.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+	attacktest.Users(t, cell.FirstUser, dir, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
 		r, err := containerd.New(t.Context(), containerd.Config{Dir: dir, Socket: socket, Program: prog, Images: roots, FirstUser: cell.FirstUser})
 		require.NoError(t, err)
 		return r, func() { assert.NoError(t, r.Close()) }

@@ -115,7 +115,7 @@ func TestUsersOfImages(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Cleanup(func() { empty(t, dir) })
-	attacktest.Users(t, cell.FirstUser, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
+	attacktest.Users(t, cell.FirstUser, dir, func(t *testing.T, roots cell.ImageRoots) (cell.Runtime, func()) {
 		r, err := sandbox.New(t.Context(), sandbox.Config{Dir: dir, Program: prog, Images: roots, FirstUser: cell.FirstUser})
 		require.NoError(t, err)
 		return r, func() { assert.NoError(t, r.Close()) }

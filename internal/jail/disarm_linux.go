@@ -53,6 +53,11 @@ func disarm(s Spec) error {
 	if err := landlock(s); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
+	if s.NoFile > 0 { // by package syscall, which else has Exec take it back; not before, as what is above opens files
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: s.NoFile, Max: s.NoFile}); err != nil {
+			return fmt.Errorf("set nofile to %d: %w", s.NoFile, err)
+		}
+	}
 	if err := install(filter(kept != 0)); err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
@@ -72,11 +77,6 @@ func become(user, group int) error {
 func limit(s Spec) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit core dumps: %w", err)
-	}
-	if s.NoFile > 0 { // by package syscall, which else has Exec take it back
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: s.NoFile, Max: s.NoFile}); err != nil {
-			return fmt.Errorf("set nofile to %d: %w", s.NoFile, err)
-		}
 	}
 	if s.PIDs == 0 {
 		return nil

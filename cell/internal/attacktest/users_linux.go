@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,8 +20,8 @@ import (
 )
 
 // Users holds what a cell promises of images that have users of their own, first and following on the machine: their root has power over
-// them and their files, and over nothing else. Open opens the cell over one folder.
-func Users(t *testing.T, first int, open func(t *testing.T, roots cell.ImageRoots) (r cell.Runtime, closed func())) {
+// them and their files, and over nothing else. Open opens the cell over the folder dir.
+func Users(t *testing.T, first int, dir string, open func(t *testing.T, roots cell.ImageRoots) (r cell.Runtime, closed func())) {
 	t.Helper()
 	roots, out := image(t, first)
 	for _, private := range []string{"data/app", "data/root"} {
@@ -90,8 +92,26 @@ func Users(t *testing.T, first int, open func(t *testing.T, roots cell.ImageRoot
 		return c
 	})
 
+	// A link in the place of what the cell puts there leads it nowhere, by whatever way.
+	for i, to := range []string{"/proc/self/root/run/dewpoint/states/victim", "/proc/self/root" + dir + "/victim", "/proc/1/root" + dir + "/victim", "/../../../../.." + dir + "/victim"} {
+		id := fmt.Sprint("links", i)
+		links, err := create(id, "")
+		must(t, err)
+		refused(t, links, "main", [][2]string{{"move=/run:/run.old", "done"}, {"link=" + to + ":/run", "done"}})
+		if run, err := links.Run(t.Context(), cell.Process{ID: "after", Path: "lifecycle:attack"}, cell.IO{}); err == nil {
+			_, err = run.Wait(t.Context())
+			must(t, err)
+		}
+		must(t, filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+			if filepath.Base(name) == "victim" && !strings.Contains(name, "/upper/") && !strings.Contains(name, "/image/") {
+				t.Errorf("by %s it makes %s", to, name)
+			}
+			return nil
+		}))
+		must(t, links.Destroy(t.Context()))
+	}
 	// Few open files are enough for a start.
-	few, err := r.Create(t.Context(), cell.Creation{ID: "few", Spec: cell.Spec{Image: "registry.example/app@sha256:" + strings.Repeat("a", 64), NoFile: 20}})
+	few, err := r.Create(t.Context(), cell.Creation{ID: "few", Spec: cell.Spec{Image: "registry.example/app@sha256:" + strings.Repeat("a", 64), NoFile: 10}})
 	must(t, err)
 	refused(t, few, "main", [][2]string{{"ids", "0 0 0 0"}})
 	must(t, few.Destroy(t.Context()))
