@@ -93,7 +93,7 @@ func Users(t *testing.T, first int, dir string, open func(t *testing.T, roots ce
 	})
 
 	// A link in the place of what the cell puts there leads it nowhere, by whatever way.
-	for i, to := range []string{"/proc/self/root/run/dewpoint/states/victim", "/proc/self/root" + dir + "/victim", "/proc/1/root" + dir + "/victim", "/../../../../.." + dir + "/victim"} {
+	for i, to := range []string{"/proc/self/root/run/dewpoint/states/main", "/proc/self/root" + dir, "/proc/1/root" + dir, "/../../../../.." + dir} {
 		id := fmt.Sprint("links", i)
 		links, err := create(id, "")
 		must(t, err)
@@ -103,7 +103,7 @@ func Users(t *testing.T, first int, dir string, open func(t *testing.T, roots ce
 			must(t, err)
 		}
 		must(t, filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
-			if filepath.Base(name) == "victim" && !strings.Contains(name, "/upper/") && !strings.Contains(name, "/image/") {
+			if path := strings.TrimPrefix(name, dir); filepath.Base(path) == "dewpoint" && (filepath.Dir(path) == "/" || strings.Contains(path, "/state-")) {
 				t.Errorf("by %s it makes %s", to, name)
 			}
 			return nil
