@@ -321,11 +321,10 @@ func (k Keeper) Start(ctx context.Context, name, path string, args, env []string
 		err = k.Adopt(state)
 	}
 	if err != nil {
-		if s, e := InitState(state); k.Adopt(state) == nil && e == nil { // it says nothing, and heeds nobody; its process may be there
-			if s, e = InitState(state); e == nil && s.Alive {
-				killDescendants(s.PID)
-				_ = signalProcess(s.PID, syscall.SIGKILL)
-			}
+		_ = k.Adopt(state)
+		if s, e := InitState(state); e == nil && s.Alive { // it heeds nobody yet, and its process may be there
+			killDescendants(s.PID)
+			_ = signalProcess(s.PID, syscall.SIGKILL)
 		}
 		return fmt.Errorf("start role init by a keeper: %w", err)
 	}
