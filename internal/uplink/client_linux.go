@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,8 +60,9 @@ func (c *Client) Attach(ctx context.Context, p *lifecycle.Program, key string, k
 	}
 }
 
+// gone tells whether the process has ended, before or in the middle of an answer.
 func gone(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, fs.ErrNotExist)
 }
 
 // Detach ends what Attach has begun. If the process is no more, that is as good.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -126,6 +127,9 @@ func (r *running) exit(ctx context.Context) (cell.Exit, error) {
 			return e, nil
 		}
 		if !s.Alive {
+			if _, err := os.Lstat(r.state); err != nil { // it has gone in the middle of the look
+				return r.destroyed(err)
+			}
 			return cell.Exit{}, fmt.Errorf("container %s: %w", r.c.info.ID, lifecycle.ErrLost)
 		}
 		if err := pause(ctx, wait); err != nil {
