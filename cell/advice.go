@@ -110,7 +110,7 @@ func (j *job) exitAdvice(p *process, e Exit) string {
 	}
 	switch {
 	case j.work.Spec.Image != "" && says("operation not permitted", "invalid argument") && says("chown", "setgid", "setuid", "setgroups", "failed switching to", "gosu"):
-		return "the image changes its user as it starts, and here each container has one: give the user that it would change to, an image that runs as one user, or a cell whose images have users of their own (FirstUser)"
+		return "the image changes its user as it starts, and here each container has one: give the user that it would change to, an image that runs as one user, or a cell of root whose images have users of their own (FirstUser)"
 	case says("too many open files", "emfile"):
 		return fmt.Sprintf("the process may have %s open files (nofile): let it close what it does not need, or raise the limit", limit(int64(j.work.Spec.NoFile)))
 	case says("no space left on device", "enospc", "disk quota exceeded"):
