@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -58,7 +59,19 @@ func BenchmarkStart(b *testing.B) {
 		r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Images: &attacktest.Roots{Dir: image}})
 		return r, r, err
 	}
-	for _, name := range []string{"process", "sandbox", "sandbox-host-network", "sandbox-image"} {
+	kinds := []string{"process", "sandbox", "sandbox-host-network", "sandbox-image"}
+	if sandbox.MayGiveUsers(cell.FirstUser) {
+		theirs := imageWithSleep(b)
+		require.NoError(b, filepath.WalkDir(theirs, func(name string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, os.Lchown(name, cell.FirstUser, cell.FirstUser))
+		}))
+		open["sandbox-image-users"] = func(b *testing.B) (cell.Runtime, io.Closer, error) {
+			r, err := sandbox.New(b.Context(), sandbox.Config{Dir: b.TempDir(), Program: prog, Images: &attacktest.Roots{Dir: theirs}, FirstUser: cell.FirstUser})
+			return r, r, err
+		}
+		kinds = append(kinds, "sandbox-image-users")
+	}
+	for _, name := range kinds {
 		b.Run(name, func(b *testing.B) {
 			r, c, err := open[name](b)
 			if err != nil {
@@ -68,7 +81,7 @@ func BenchmarkStart(b *testing.B) {
 			benchStart(b, celltest.Agent(b, cell.AgentConfig{Runtime: r, Open: func(context.Context, cell.Source) (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(droplet)), nil
 			}}), func(w *cell.Work) {
-				if name == "sandbox-image" {
+				if strings.HasPrefix(name, "sandbox-image") {
 					w.Layers, w.Spec.Image, w.Spec.User, w.Process.Path = nil, "x@sha256:"+digest, "1000", "/sleep"
 				}
 			}, digest)
