@@ -184,7 +184,7 @@ func (k *kind) prepare(ctx context.Context, prog *lifecycle.Program) (err error)
 func (k *kind) Describe(r *cell.Resources) {
 	if r.Isolation = Namespaces; k.landlock {
 		r.Isolation = Landlock
-	} else if jail.CountsProcesses() && (k.users == nil || k.Groups != nil) { // else each of an image's users counts for itself
+	} else if jail.CountsProcesses() && (k.users == nil || !k.Images || k.Groups != nil) { // else each of an image's users counts for itself
 		r.Enforced = append(r.Enforced, "pids")
 	}
 	r.Networks, r.Images = k.network.own, k.Images
