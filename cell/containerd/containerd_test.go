@@ -143,14 +143,7 @@ func empty(t *testing.T, dir string) {
 	}
 	// A container that is started just then has a copy of all the machine's mounts for a moment.
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		found, err := filepath.Glob("/proc/[0-9]*")
-		require.NoError(t, err)
-		for _, p := range found {
-			args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-			mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
-			assert.NotContains(t, string(args), dir)
-			assert.False(t, strings.Contains(string(mounts), dir), "%s %q has mounts below %s", p, args, dir)
-		}
+		assert.Empty(t, attacktest.Left(dir))
 		assert.Empty(t, loops(t, dir))
 	}, patience, 10*time.Millisecond)
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/dewpoint/" + containerd.NameOf(dir))

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
@@ -18,6 +17,7 @@ import (
 
 	"github.com/dewpoint-go/dewpoint/cell"
 	"github.com/dewpoint-go/dewpoint/cell/celltest"
+	"github.com/dewpoint-go/dewpoint/cell/internal/attacktest"
 	"github.com/dewpoint-go/dewpoint/cell/sandbox"
 	"github.com/dewpoint-go/dewpoint/internal/needs"
 	"github.com/dewpoint-go/dewpoint/lifecycle"
@@ -99,14 +99,7 @@ func empty(t *testing.T, dir string) {
 		}
 		assert.Empty(t, all, d)
 	}
-	found, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(t, err)
-	for _, p := range found {
-		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
-		assert.NotContains(t, string(args), dir)
-		assert.NotContains(t, string(mounts), strings.TrimPrefix(dir, os.TempDir()), p)
-	}
+	assert.Empty(t, attacktest.Left(dir))
 }
 
 func TestRuntime(t *testing.T) {

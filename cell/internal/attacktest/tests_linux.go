@@ -121,6 +121,19 @@ func Environment(t *testing.T, c cell.Container) {
 	must(t, err)
 }
 
+// Left lists the processes that have a folder in their arguments, or mounts below it. Elsewhere mounts may be seen from another root.
+func Left(dir string) (all []string) {
+	found, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	for _, p := range found {
+		args, _ := os.ReadFile(filepath.Join(p, "cmdline")) // of one that has ended there is nothing
+		mounts, _ := os.ReadFile(filepath.Join(p, "mountinfo"))
+		if strings.Contains(string(args), dir) || strings.Contains(string(mounts), strings.TrimPrefix(dir, os.TempDir())) {
+			all = append(all, p+" "+strings.ReplaceAll(string(args), "\x00", " "))
+		}
+	}
+	return all
+}
+
 // Links holds that a link of a droplet, and one that an app leaves, lead nowhere but into its own container, which create
 // makes of this machine's stack with that layer.
 func Links(t *testing.T, create func(cell.Layer) cell.Container) {

@@ -2,19 +2,19 @@ package attacktest
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/dewpoint-go/dewpoint/cell"
 )
@@ -68,23 +68,19 @@ func Users(t *testing.T, first int, dir string, open func(t *testing.T, roots ce
 	refused(t, root, "after", [][2]string{{"ids", "0 0 0 0"}, {"status=CapEff", powers}})
 
 	// While others are started nothing of the machine is within its reach, even for a moment.
-	var said lines
-	watches, err := root.Run(t.Context(), cell.Process{ID: "watches", Path: "lifecycle:attack", Args: []string{"watch=/"}}, cell.IO{Stdout: &said})
+	watches, err := root.(cell.Execer).Exec(t.Context(), cell.Process{Path: "lifecycle:attack", Args: []string{"watch=/"}}, nil)
 	must(t, err)
-	for range patience / time.Millisecond {
-		if said.String() != "" {
-			break
-		}
-		<-time.After(time.Millisecond)
-	}
+	said := bufio.NewReader(watches.Stdout())
+	begun, err := said.ReadString('\n')
+	must(t, err)
 	for range 3 {
 		expect(t, [][2]string{{"ids", "0 0 0 0"}}, func(attacks []string) []string { return beside(t, root, nil, attacks...) })
 	}
 	must(t, watches.Signal(t.Context(), "TERM"))
-	_, err = watches.Wait(t.Context())
-	must(t, err)
-	if said.String() != "watches\nwatch nothing\n" {
-		t.Errorf("while others are started, / is changed: %s", said.String())
+	rest, err := io.ReadAll(said)
+	must(t, errors.Join(err, watches.Close()))
+	if begun != "watches\n" || string(rest) != "watch nothing\n" {
+		t.Errorf("while others are started, / is changed: %s%s", begun, rest)
 	}
 	preload(t, roots.Dir, func() cell.Container {
 		c, err := create("preload", "")
@@ -160,22 +156,4 @@ func chown(arg string) error {
 		return err
 	}
 	return syscall.Chown(name, n, n)
-}
-
-// lines is an output that may be looked at meanwhile.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
